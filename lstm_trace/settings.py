@@ -78,11 +78,8 @@ class Settings:
             chosen = value if isinstance(value, tuple) else (value,)
             if accepted and not (chosen and set(chosen) <= set(accepted)):
                 raise ValueError(f"{item.name}={value!r}: accepted are {', '.join(accepted)}")
-        if (
-            not self.cohort_edges
-            or any(edge < 1 for edge in self.cohort_edges)
-            or list(self.cohort_edges) != sorted(set(self.cohort_edges))
-        ):
+        edges = self.cohort_edges
+        if not edges or edges[0] < 1 or any(high <= low for low, high in zip(edges, edges[1:], strict=False)):
             raise ValueError(f"cohort_edges={edges!r}: accepted are rising whole numbers from 1, such as (4, 8, 12, 20)")
         for name in ("max_events", "content_limit"):
             if getattr(self, name) < 0:

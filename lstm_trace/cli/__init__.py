@@ -1,0 +1,43 @@
+"""The `lstm-trace` command: parse, call one function, print. One file a group of commands; each loads its room when it runs."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from lstm_trace.cli import demo, evaluating, inspecting, setting
+from lstm_trace.errors import BadInput
+
+app = typer.Typer(
+    name="lstm-trace",
+    help="One trace from an LSTM component through the chain to the score, and what made an answer worse.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for group in (demo, inspecting, evaluating, setting):
+    group.register(app)
+
+
+def main() -> None:
+    """Run a command. Exit status: 0 fine, 1 the check found something, 2 bad input or usage (one line on stderr)."""
+    try:
+        status = app(standalone_mode=False)
+    except BadInput as error:
+        raise SystemExit(_refuse(str(error))) from None
+    except click.exceptions.Abort:
+        raise SystemExit(130) from None
+    except click.ClickException as error:
+        raise SystemExit(_refuse(error.format_message())) from None
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): not an error, and Python must not complain at exit either.
+        sys.stderr.close()
+        raise SystemExit(0) from None
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _refuse(text: str) -> int:
+    print("lstm-trace: " + " ".join(text.split()), file=sys.stderr)  # noqa: T201
+    return 2
