@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -79,7 +80,7 @@ class Settings:
             if accepted and not (chosen and set(chosen) <= set(accepted)):
                 raise ValueError(f"{item.name}={value!r}: accepted are {', '.join(accepted)}")
         edges = self.cohort_edges
-        if not edges or edges[0] < 1 or any(high <= low for low, high in zip(edges, edges[1:], strict=False)):
+        if not edges or edges[0] < 1 or any(high <= low for low, high in itertools.pairwise(edges)):
             raise ValueError(f"cohort_edges={edges!r}: accepted are rising whole numbers from 1, such as (4, 8, 12, 20)")
         for name in ("max_events", "content_limit"):
             if getattr(self, name) < 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from lstm_trace.cli import demo, evaluating, inspecting, setting
@@ -17,8 +16,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def _frame() -> None:  # pyright: ignore[reportUnusedFunction]
+    """Keep every command a sub-command, however few are registered."""
+
+
 for group in (demo, inspecting, evaluating, setting):
     group.register(app)
+
+
+# Typer carries a click of its own in some releases: take the base of its usage errors from what it exports.
+_UsageError: type[Exception] = next(kind for kind in reversed(typer.BadParameter.__mro__) if hasattr(kind, "format_message"))
 
 
 def main() -> None:
@@ -27,10 +37,10 @@ def main() -> None:
         status = app(standalone_mode=False)
     except BadInput as error:
         raise SystemExit(_refuse(str(error))) from None
-    except click.exceptions.Abort:
+    except typer.Abort:
         raise SystemExit(130) from None
-    except click.ClickException as error:
-        raise SystemExit(_refuse(error.format_message())) from None
+    except _UsageError as error:
+        raise SystemExit(_refuse(getattr(error, "format_message", error.__str__)())) from None
     except BrokenPipeError:
         # The reader of our output went away (`| head`): not an error, and Python must not complain at exit either.
         sys.stderr.close()

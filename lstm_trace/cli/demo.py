@@ -1,4 +1,4 @@
-"""Commands that demo: being written."""
+"""Commands that demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that evaluating: being written."""
+"""Commands that evaluating."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that inspecting: being written."""
+"""Commands that inspecting."""
 
 from __future__ import annotations
 
