@@ -1,0 +1,157 @@
+"""Facts to attributes: pure, and exact in type, because the SDK stores a numpy scalar as a string and NaN as invalid JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lstm_trace import conventions as c
+from lstm_trace.facts import Component, Evaluation, Prediction, SequenceFacts, StateFacts
+from lstm_trace.settings import Settings
+
+Attributes = dict[str, Any]
+
+
+def exact_float(value: Any) -> float | None:
+    """Return a finite Python float, or None.
+
+    >>> exact_float(float("nan")), exact_float(1)
+    (None, 1.0)
+    """
+    if value is None:
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def exact_int(value: Any) -> int | None:
+    """Return a Python int, or None."""
+    return None if value is None else int(value)
+
+
+def component_constants(component: Component, release: str | None) -> Attributes:
+    """Return what stands on every span of a component: computed once, copied a call."""
+    attributes: Attributes = {c.OI_KIND: "CHAIN", c.COMPONENT_NAME: component.name}
+    for name, value in (
+        (c.COMPONENT_VERSION, component.version),
+        (c.PREPROCESSING_VERSION, component.preprocessing),
+        (c.RELEASE, release),
+        (c.CELL, component.cell),
+        (c.LAYERS, component.layers),
+        (c.HIDDEN_SIZE, component.hidden_size),
+        (c.BIDIRECTIONAL, component.bidirectional),
+        (c.CODE_COMPILED, component.compiled or None),
+    ):
+        if value is not None:
+            attributes[name] = value
+    return attributes
+
+
+def add_prediction(attributes: Attributes, prediction: Prediction) -> None:
+    """Write one prediction's facts."""
+    if prediction.label is not None:
+        attributes[c.PREDICTION_LABEL] = str(prediction.label)
+    if prediction.index is not None:
+        attributes[c.PREDICTION_INDEX] = int(prediction.index)
+    if prediction.nonfinite:
+        attributes[c.PREDICTION_NONFINITE] = True
+        return
+    for name, value in (
+        (c.PREDICTION_CONFIDENCE, prediction.confidence),
+        (c.PREDICTION_MARGIN, prediction.margin),
+        (c.PREDICTION_ENTROPY, prediction.entropy),
+    ):
+        number = exact_float(value)
+        if number is not None:
+            attributes[name] = number
+
+
+def add_sequence(attributes: Attributes, sequence: SequenceFacts, settings: Settings) -> None:
+    """Write true lengths: the one length where all are equal, else shortest, longest and mean."""
+    lengths = sequence.lengths
+    if not lengths:
+        attributes[c.BATCH_SIZE] = 0
+        return
+    first = lengths[0]
+    attributes[c.BATCH_SIZE] = len(lengths)
+    if len(lengths) == 1 or min(lengths) == max(lengths):
+        attributes[c.SEQUENCE_LENGTH] = first
+        attributes[c.SEQUENCE_COHORT] = settings.cohort(first)
+    else:
+        attributes[c.SEQUENCE_LENGTH_MIN] = min(lengths)
+        attributes[c.SEQUENCE_LENGTH_MAX] = max(lengths)
+        attributes[c.SEQUENCE_LENGTH_MEAN] = sum(lengths) / len(lengths)
+    attributes[c.SEQUENCE_LENGTH_SOURCE] = sequence.source
+    ratio = sequence.padding_ratio
+    if ratio is not None:
+        attributes[c.SEQUENCE_PADDING_RATIO] = ratio
+    gap = exact_float(sequence.time_gap)
+    if gap is not None:
+        attributes[c.SEQUENCE_TIME_GAP] = gap
+
+
+def add_batch(attributes: Attributes, predictions: Sequence[Prediction]) -> None:
+    """Write the summary of a batch's predictions: lowest and mean confidence, and whether any output was not finite."""
+    confidences = [value for value in (exact_float(each.confidence) for each in predictions) if value is not None]
+    if confidences:
+        attributes[c.PREDICTION_CONFIDENCE_MIN] = min(confidences)
+        attributes[c.PREDICTION_CONFIDENCE_MEAN] = sum(confidences) / len(confidences)
+    if any(each.nonfinite for each in predictions):
+        attributes[c.PREDICTION_NONFINITE] = True
+
+
+def add_state(attributes: Attributes, state: StateFacts) -> None:
+    """Write where the hidden state came from."""
+    attributes[c.STATE_ORIGIN] = state.origin
+    if state.steps is not None:
+        attributes[c.STATE_STEPS] = state.steps
+
+
+def prediction_event(
+    prediction: Prediction, row: int, length: int | None, settings: Settings, state: StateFacts | None, step: int | None
+) -> Attributes:
+    """Return the attributes of one ``lstm.prediction`` event: one a sequence."""
+    attributes: Attributes = {c.BATCH_INDEX: row}
+    if length is not None:
+        attributes[c.SEQUENCE_LENGTH] = length
+        attributes[c.SEQUENCE_COHORT] = settings.cohort(length)
+    add_prediction(attributes, prediction)
+    if state is not None:
+        attributes[c.STATE_ORIGIN] = state.row_origins[row] if row < len(state.row_origins) else state.origin
+    if step is not None:
+        attributes[c.TRAJECTORY_STEP] = step
+    return attributes
+
+
+def evaluation_attributes(evaluation: Evaluation) -> Attributes:
+    """Return the attributes of an evaluation's span and event. Only an evaluation that ran has a score."""
+    target = evaluation.target
+    score = exact_float(evaluation.score) if evaluation.status == "ok" else None
+    attributes: Attributes = {
+        c.OI_KIND: "EVALUATOR",
+        c.EVALUATION_NAME: evaluation.name,
+        c.EVALUATION_STATUS: evaluation.status,
+        c.EVALUATION_ANNOTATOR: evaluation.annotator,
+        c.EVALUATION_IDENTIFIER: evaluation.identifier,
+        c.EVALUATION_TARGET_TRACE_ID: f"{target.trace_id:032x}",
+        c.EVALUATION_TARGET_SPAN_ID: f"{target.span_id:016x}",
+    }
+    for name, form, value in (
+        (c.EVALUATION_SCORE, "score", score),
+        (c.EVALUATION_LABEL, "label", evaluation.label if evaluation.status == "ok" else None),
+        (c.EVALUATION_EXPLANATION, "explanation", evaluation.explanation),
+    ):
+        if value is not None:
+            attributes[name] = value
+            attributes[c.OI_EVALUATION + form] = value
+    attributes[c.OI_EVALUATION + "name"] = evaluation.name
+    attributes[c.OI_EVALUATION + "annotator_kind"] = evaluation.annotator
+    attributes[c.OI_EVALUATION + "identifier"] = evaluation.identifier
+    if evaluation.evaluator_version is not None:
+        attributes[c.EVALUATION_EVALUATOR_VERSION] = evaluation.evaluator_version
+    if evaluation.error_type is not None:
+        attributes[c.ERROR_TYPE] = evaluation.error_type
+    for key, value in evaluation.metadata.items():
+        attributes[c.EVALUATION_METADATA + key] = value
+    return attributes

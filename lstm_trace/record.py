@@ -1,0 +1,166 @@
+"""What an application says itself: a prediction made elsewhere, a score, feedback, an escalation, and the reference to keep for them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import get_args
+
+from opentelemetry import context, trace
+
+from lstm_trace import upstream
+from lstm_trace.facts import Annotator, Component, Evaluation, Prediction, SequenceFacts, TraceRef
+from lstm_trace.guard import shield
+from lstm_trace.recorder import SUPPRESS_KEY, default_recorder
+from lstm_trace.upstream import live
+
+_log = logging.getLogger("lstm_trace")
+
+
+def trace_ref(span: trace.Span | None = None) -> str:
+    """Return the W3C traceparent of the outermost span that this process recorded of the current trace.
+
+    Keep it beside the answer: ``record_evaluation`` takes it, now or a week later, in this process or another. Right after a chain
+    returned, outside of any span, it names the chain that ended last in this context. Returns ``""`` where nothing was traced.
+    Source: W3C Trace Context, traceparent header.
+    """
+    found = (span or trace.get_current_span()).get_span_context()
+    found = live.outermost(found) if found.is_valid else upstream.last_outermost.get()
+    return str(TraceRef(found.trace_id, found.span_id, found.trace_flags.sampled)) if found.is_valid else ""
+
+
+def upstream_prediction() -> Prediction | None:
+    """Return the prediction that a span which started here and now would have upstream of it."""
+    current = trace.get_current_span().get_span_context()
+    seen = live.upstream(current)
+    if seen is None and default_recorder().settings.baggage:
+        seen = upstream.from_baggage(context.get_current())
+    return seen.prediction if seen is not None else None
+
+
+def record_prediction(
+    component: str,
+    *,
+    label: str | None = None,
+    confidence: float | None = None,
+    sequence_length: int | None = None,
+    duration: float | None = None,
+    index: int | None = None,
+    margin: float | None = None,
+    entropy: float | None = None,
+    version: str | None = None,
+    preprocessing: str | None = None,
+    cell: str | None = None,
+    **facts: str | int | float | bool,
+) -> None:
+    """Write the span of a component that ran elsewhere (ONNX, Triton, sklearn …): it ends now and took ``duration`` seconds.
+
+    It counts as an upstream prediction. ``sequence_length`` is in steps, ``confidence`` and ``margin`` are probabilities, ``entropy``
+    is in nats. Further ``facts`` become attributes by their own names.
+    """
+    with shield:
+        recorder = default_recorder()
+        end = recorder.clock()
+        start = end - int((duration or 0.0) * 1e9)
+        what = Component(str(component), version, preprocessing, cell)
+        opened = recorder.open_component(what, start_ns=start)
+        if opened is None:
+            return
+        said = label is not None or index is not None or confidence is not None
+        prediction = Prediction(label, index, confidence, margin, entropy)
+        sequence = SequenceFacts((int(sequence_length),), "declared") if sequence_length is not None else None
+        recorder.finish_component(opened, what, (prediction,) if said else (), sequence, extra=facts, end_ns=end)
+
+
+def record_evaluation(
+    ref: str | TraceRef,
+    name: str,
+    *,
+    score: float | None = None,
+    label: str | None = None,
+    explanation: str | None = None,
+    error: str | BaseException | None = None,
+    annotator: Annotator = "CODE",
+    evaluator_version: str | None = None,
+    metadata: Mapping[str, str | int | float | bool] | None = None,
+) -> str:
+    """Join a score to the span that ``ref`` names (from ``trace_ref()``) and return the evaluation's identifier.
+
+    ``label`` is ``pass`` or ``fail``. With ``error`` the evaluation has status ``error`` and no score, whatever else was given; with
+    neither score nor label it is ``skipped``. The latest of equal identifiers (target, name, evaluator version) counts. An unusable
+    reference is logged in one line and returns ``""``: a telemetry call does not break a request.
+    """
+    with shield:
+        target = _target(ref)
+        if target is None:
+            return ""
+        if annotator not in get_args(Annotator):
+            _log.warning("record_evaluation: annotator %r is none of CODE, LLM, HUMAN: CODE stands", annotator)
+            annotator = "CODE"
+        failed = error is not None
+        evaluation = Evaluation(
+            target,
+            str(name),
+            None if failed else score,
+            None if failed else label,
+            explanation,
+            "error" if failed else "skipped" if score is None and label is None else "ok",
+            _error_type(error),
+            annotator,
+            evaluator_version,
+            metadata or {},
+        )
+        default_recorder().evaluate(evaluation)
+        return evaluation.identifier
+    return ""
+
+
+def record_feedback(ref: str | TraceRef, rating: str, *, comment: str | None = None) -> str:
+    """Join a user's ``up`` or ``down`` to the answer that ``ref`` names and return the identifier."""
+    if rating not in ("up", "down"):
+        _log.warning("record_feedback: rating %r is neither up nor down: nothing recorded", rating)
+        return ""
+    return record_evaluation(ref, "feedback", label=rating, explanation=comment, annotator="HUMAN")
+
+
+def record_escalation(ref: str | TraceRef, *, reason: str | None = None) -> str:
+    """Note that a person had to take over the conversation that ``ref`` names; return the identifier. It counts as a failure."""
+    return record_evaluation(ref, "escalation", label="escalated", explanation=reason, annotator="HUMAN")
+
+
+@contextmanager
+def suppress() -> Generator[None]:
+    """Trace nothing of ours inside this block. OpenTelemetry's own suppression keys are honoured as well."""
+    token = context.attach(context.set_value(SUPPRESS_KEY, True))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+def _target(ref: str | TraceRef) -> TraceRef | None:
+    if isinstance(ref, TraceRef):
+        return ref
+    if ref == "":
+        return None  # trace_ref() where nothing was traced: there is nothing to judge
+    try:
+        return TraceRef.parse(ref)
+    except (ValueError, AttributeError) as error:
+        _log.warning("evaluation not recorded: %s", error)
+        return None
+
+
+def _error_type(error: str | BaseException | None) -> str | None:
+    return type(error).__qualname__ if isinstance(error, BaseException) else error
+
+
+__all__ = [
+    "record_escalation",
+    "record_evaluation",
+    "record_feedback",
+    "record_prediction",
+    "suppress",
+    "trace_ref",
+    "upstream_prediction",
+]

@@ -1,0 +1,526 @@
+"""The only room that starts spans, adds events and links and records metrics: facts in, telemetry out."""
+
+from __future__ import annotations
+
+import copy
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from opentelemetry import _logs, context, metrics, trace
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
+
+from lstm_trace import attributes as to
+from lstm_trace import conventions as c
+from lstm_trace import upstream
+from lstm_trace.facts import Component, Evaluation, Prediction, SequenceFacts, StateFacts, Step
+from lstm_trace.guard import shield
+from lstm_trace.late import LateSpan
+from lstm_trace.sampling import Forecast, forecast_of
+from lstm_trace.settings import Settings
+from lstm_trace.upstream import live
+
+Attributes = dict[str, Any]
+
+SUPPRESS_KEY: Final = context.create_key("lstm_trace.suppress")
+_SUPPRESS_PLAIN: Final = "suppress_instrumentation"
+_LINKS_A_SPAN: Final = 128
+
+
+class Event(NamedTuple):
+    """One event to put on a span, at ``time_ns`` since the epoch (None: now)."""
+
+    name: str
+    attributes: Attributes
+    time_ns: int | None = None
+
+
+class OpenSpan:
+    """A span held open while the user's code runs. ``context`` is what to make current around that code.
+
+    ``attributes`` may be added to until ``finish``; they reach the span in one call.
+    """
+
+    __slots__ = ("_recorder", "attributes", "context", "group", "kind", "links", "name", "parent", "parent_context", "span", "start_ns")
+
+    def __init__(self, recorder: Recorder, name: str, parent_context: Context, parent: SpanContext, start_ns: int) -> None:
+        self._recorder = recorder
+        self.name = name
+        self.parent_context = parent_context
+        self.parent = parent
+        self.start_ns = start_ns
+        self.attributes: Attributes = {}
+        self.links: Sequence[Link] = ()
+        self.kind = SpanKind.INTERNAL
+        self.group: object = None
+        self.span: trace.Span
+        self.context: Context
+
+    @property
+    def span_context(self) -> SpanContext:
+        """The span's own context; a late span starts when it is asked for it."""
+        return self.span.get_span_context()
+
+    def begin(self) -> trace.Span:
+        """Start the real span with all that is known by now."""
+        return self._recorder.begin(self)
+
+    def event(self, event: Event) -> None:
+        """Add an event now."""
+        self.span.add_event(event.name, event.attributes, event.time_ns)
+
+    def finish(
+        self,
+        attributes: Attributes | None = None,
+        events: Sequence[Event] = (),
+        *,
+        error: BaseException | None = None,
+        end_ns: int | None = None,
+    ) -> None:
+        """End the span with what was learned since it started."""
+        self._recorder.finish(self, attributes, events, error, end_ns)
+
+
+class _Source(NamedTuple):
+    """What follows from one TracerProvider: kept as long as the provider in force stays the same."""
+
+    provider: Any
+    tracer: trace.Tracer
+    forecast: Forecast
+    records: bool
+    release: str | None
+
+
+class Recorder:
+    """Writes facts as telemetry to the given providers, or to the global ones in force at call time."""
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+        logger_provider: _logs.LoggerProvider | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.settings = settings or Settings.from_env()
+        self.clock = clock
+        self._tracer_provider = tracer_provider
+        self._logger_provider = logger_provider
+        self._source_cache: _Source | None = None
+        self._constants: dict[Component, Attributes] = {}
+        meter = metrics.get_meter(c.SCOPE, meter_provider=meter_provider)
+        self._duration = meter.create_histogram(c.METRIC_DURATION, "s", "Duration of a component call.")
+        self._confidence = meter.create_histogram(c.METRIC_CONFIDENCE, "1", "Confidence of a prediction.")
+        self._length = meter.create_histogram(c.METRIC_LENGTH, "{step}", "True length of a sequence.")
+        self._evaluations = meter.create_counter(c.METRIC_EVALUATIONS, "{result}", "Evaluations.")
+        self._escalations = meter.create_counter(c.METRIC_ESCALATIONS, "{escalation}", "Escalations.")
+        self._feedback = meter.create_counter(c.METRIC_FEEDBACK, "{feedback}", "Feedback.")
+        self._resets = meter.create_counter(c.METRIC_STATE_RESETS, "{reset}", "State resets.")
+        self._leaks = meter.create_counter(c.METRIC_STATE_LEAKS, "{leak}", "Foreign states passed in.")
+        self._operation = meter.create_histogram(c.METRIC_OPERATION_DURATION, "s", "Duration of a model call.")
+        self._tokens = meter.create_histogram(c.METRIC_TOKEN_USAGE, "{token}", "Tokens of a model call.")
+
+    # --- Where telemetry goes ----------------------------------------------------------------------------------------------
+
+    def _source(self) -> _Source:
+        provider = self._tracer_provider or trace.get_tracer_provider()
+        known = self._source_cache
+        if known is not None and known.provider is provider:
+            return known
+        tracer = provider.get_tracer(c.SCOPE, schema_url=None)
+        records = not isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
+        resource = getattr(provider, "resource", None)
+        version = resource.attributes.get("service.version") if resource is not None else None
+        source = _Source(provider, tracer, forecast_of(provider), records, self.settings.release or version)
+        self._constants = {}
+        self._source_cache = source
+        return source
+
+    @property
+    def release(self) -> str | None:
+        """The release that stands on every span: the setting, else ``service.version`` of the resource."""
+        return self._source().release
+
+    def suppressed(self, current: Context) -> bool:
+        """Tell whether the user, or OpenTelemetry itself, asked for silence in this context."""
+        get = current.get
+        return bool(get(_SUPPRESS_INSTRUMENTATION_KEY) or get(_SUPPRESS_PLAIN) or get(SUPPRESS_KEY))
+
+    def will_record(self, current: Context) -> bool | None:
+        """Tell whether a span that starts in this context records; None where only the sampler knows."""
+        source = self._source()
+        if not source.records or self.suppressed(current):
+            return False
+        return source.forecast.records(trace.get_current_span(current).get_span_context())
+
+    # --- Spans -------------------------------------------------------------------------------------------------------------
+
+    def open(
+        self,
+        name: str,
+        *,
+        current: Context | None = None,
+        attributes: Attributes | None = None,
+        links: Sequence[Link] = (),
+        kind: SpanKind = SpanKind.INTERNAL,
+        group: object = None,
+        start_ns: int | None = None,
+        late: bool = False,
+    ) -> OpenSpan | None:
+        """Open a span below ``current`` (default: the current context), or return None where it would not record.
+
+        ``late`` defers the real span to the first touch or to ``finish``. ``group`` marks siblings that belong side by side.
+        """
+        parent_context = context.get_current() if current is None else current
+        forecast = self.will_record(parent_context)
+        if forecast is False:
+            return None
+        parent = trace.get_current_span(parent_context).get_span_context()
+        opened = OpenSpan(self, name, parent_context, parent, self.clock() if start_ns is None else start_ns)
+        if attributes:
+            opened.attributes = attributes
+        opened.links, opened.kind, opened.group = links, kind, group
+        # Only where the decision is certain may the start wait: else facts would be computed for a span that the sampler drops.
+        span = LateSpan(opened.begin) if late and forecast else opened.begin()
+        if not isinstance(span, LateSpan) and not span.is_recording():
+            return None
+        opened.span = span
+        opened.context = trace.set_span_in_context(span, parent_context)
+        return opened
+
+    def begin(self, opened: OpenSpan) -> trace.Span:
+        """Start the real span of ``opened`` with its attributes, all that it inherits, and its links."""
+        source = self._source()
+        seen = live.upstream(opened.parent, group=opened.group)
+        if seen is None and self.settings.baggage and (opened.parent.is_remote or not opened.parent.is_valid):
+            seen = upstream.from_baggage(opened.parent_context)
+        attributes = upstream.inherited(opened.parent_context, seen)
+        if source.release is not None:
+            attributes[c.RELEASE] = source.release
+        attributes.update(opened.attributes)
+        opened.attributes = {}
+        links = opened.links
+        if seen is not None and attributes.get(c.OI_KIND, attributes.get(c.GEN_AI_OPERATION)) in _LLM_KINDS and seen.span_context.is_valid:
+            links = [*links, Link(seen.span_context, {c.LINK_KIND: "upstream"})]
+        span = source.tracer.start_span(
+            opened.name, opened.parent_context, opened.kind, attributes, links, opened.start_ns, record_exception=False
+        )
+        if span.is_recording():
+            live.enter(span, opened.parent, group=opened.group, upstream=seen)
+        return span
+
+    def finish(
+        self, opened: OpenSpan, attributes: Attributes | None, events: Sequence[Event], error: BaseException | None, end_ns: int | None
+    ) -> None:
+        """End the span of ``opened``: attributes in one call, then events, then the error."""
+        if attributes:
+            opened.attributes.update(attributes)
+        span = opened.span
+        if isinstance(span, LateSpan):
+            span = span.start()
+        if opened.attributes:
+            span.set_attributes(opened.attributes)
+        for event in events:
+            span.add_event(event.name, event.attributes, event.time_ns)
+        if error is not None:
+            self._fail(span, error)
+        span.end(self.clock() if end_ns is None else end_ns)
+        span_context = span.get_span_context()
+        live.leave(span_context)
+        if not opened.parent.is_valid or opened.parent.is_remote:
+            upstream.last_outermost.set(span_context)
+
+    def _fail(self, span: trace.Span, error: BaseException) -> None:
+        kind = type(error)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        details: Attributes = {"exception.type": name, "exception.escaped": "True"}
+        text = None
+        if self.settings.content:
+            text = self.text(str(error))
+            details["exception.message"] = text
+            details["exception.stacktrace"] = self.text("".join(traceback.format_exception(error)))
+        span.set_attribute(c.ERROR_TYPE, name)
+        span.add_event(c.EVENT_EXCEPTION, details)
+        span.set_status(StatusCode.ERROR, f"{name}: {text}" if text else name)
+
+    def text(self, content: str) -> str:
+        """Prepare a text that the user allowed us to record: redacted, then bounded."""
+        redact = self.settings.redact
+        if redact is not None:
+            content = redact(content)
+        return content[: self.settings.content_limit]
+
+    # --- Components --------------------------------------------------------------------------------------------------------
+
+    def open_component(self, component: Component, *, current: Context | None = None, start_ns: int | None = None) -> OpenSpan | None:
+        """Open the span of one component call, or return None where it would not record."""
+        return self.open("lstm " + component.name, current=current, start_ns=start_ns, late=True)
+
+    def finish_component(
+        self,
+        opened: OpenSpan,
+        component: Component,
+        predictions: Sequence[Prediction] = (),
+        sequence: SequenceFacts | None = None,
+        state: StateFacts | None = None,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        error: BaseException | None = None,
+        end_ns: int | None = None,
+    ) -> None:
+        """End one component call: attributes, one event a sequence, metrics; then let later spans see its prediction.
+
+        ``predictions`` and ``sequence.lengths`` run over the rows of the batch; either may be empty where it is not known.
+        """
+        end = self.clock() if end_ns is None else end_ns
+        constants = self._constants_of(component)
+        attributes = dict(constants)
+        if extra:
+            attributes.update(extra)
+        if sequence is not None:
+            to.add_sequence(attributes, sequence, self.settings)
+        elif predictions:
+            attributes[c.BATCH_SIZE] = len(predictions)
+        if len(predictions) == 1:
+            to.add_prediction(attributes, predictions[0])
+        elif predictions:
+            to.add_batch(attributes, predictions)
+        if state is not None:
+            to.add_state(attributes, state)
+        on_span, on_log = self._event_sinks()
+        step = upstream.context_facts(opened.parent_context).get(c.TRAJECTORY_STEP) if on_span or on_log else None
+        events = self._prediction_events(predictions, sequence, state, step, end) if on_span or on_log else []
+        if isinstance(opened.span, LateSpan) and opened.span.real is None:
+            opened.attributes.update(attributes)  # they go into the one call that starts the span
+            attributes = {}
+        opened.finish(attributes, events if on_span else (), error=error, end_ns=end)
+        if on_log:
+            self._log(events, opened.context)
+        cohort = None
+        if predictions or sequence is not None:
+            cohort = self.publish(opened, component, predictions, sequence)
+        self._component_metrics(component, predictions, sequence, cohort, (end - opened.start_ns) / 1e9, opened.context)
+
+    def publish(
+        self, opened: OpenSpan, component: Component, predictions: Sequence[Prediction], sequence: SequenceFacts | None
+    ) -> str | None:
+        """Let spans that start from now on see this prediction; return its cohort. A batch of several sequences speaks for none of them."""
+        lengths: Sequence[int] = sequence.lengths if sequence is not None else ()
+        length = lengths[0] if len(lengths) == 1 else None
+        cohort = self.settings.cohort(length) if length is not None else None
+        if len(predictions) == 1:
+            seen = predictions[0]
+            fact = Prediction(
+                seen.label,
+                seen.index,
+                to.exact_float(seen.confidence),
+                seen.margin,
+                seen.entropy,
+                seen.nonfinite,
+                component.name,
+                length,
+                cohort,
+                trace.format_span_id(opened.span_context.span_id),
+            )
+            session = upstream.context_facts(opened.context).get(c.SESSION_ID)
+            live.publish(upstream.describe(fact, opened.span_context, session), opened.parent)
+        return cohort
+
+    def _constants_of(self, component: Component) -> Attributes:
+        release = self._source().release
+        known = self._constants.get(component)
+        if known is None:
+            known = self._constants[component] = to.component_constants(component, release)
+        return known
+
+    def _event_sinks(self) -> tuple[bool, bool]:
+        sink = self.settings.events
+        return sink in ("span", "both"), sink in ("log", "both")
+
+    def _prediction_events(
+        self, predictions: Sequence[Prediction], sequence: SequenceFacts | None, state: StateFacts | None, step: int | None, now: int
+    ) -> list[Event]:
+        lengths: Sequence[int] = sequence.lengths if sequence is not None else ()
+        return [
+            Event(
+                c.EVENT_PREDICTION,
+                to.prediction_event(each, row, lengths[row] if row < len(lengths) else None, self.settings, state, step),
+                now,
+            )
+            for row, each in enumerate(predictions[: self.settings.max_events])
+        ]
+
+    def _log(self, events: Sequence[Event], current: Context) -> None:
+        logger = _logs.get_logger(c.SCOPE, logger_provider=self._logger_provider)
+        for event in events:
+            logger.emit(timestamp=event.time_ns, context=current, event_name=event.name, attributes=event.attributes)
+
+    # --- Metrics -----------------------------------------------------------------------------------------------------------
+
+    def _labels(self, component: str | None, cohort: str | None) -> Attributes:
+        labels: Attributes = {}
+        if component is not None:
+            labels[c.COMPONENT_NAME] = component
+        if cohort is not None:
+            labels[c.SEQUENCE_COHORT] = cohort
+        release = self._source().release
+        if release is not None:
+            labels[c.RELEASE] = release
+        return labels
+
+    def _component_metrics(
+        self,
+        component: Component,
+        predictions: Sequence[Prediction],
+        sequence: SequenceFacts | None,
+        cohort: str | None,
+        seconds: float,
+        current: Context,
+    ) -> None:
+        self._duration.record(seconds, self._labels(component.name, cohort), current)
+        lengths: Sequence[int] = sequence.lengths if sequence is not None else ()
+        for length in lengths:
+            self._length.record(length, self._labels(component.name, self.settings.cohort(length)), current)
+        for row, each in enumerate(predictions):
+            confidence = to.exact_float(each.confidence)
+            if confidence is not None:
+                where = self.settings.cohort(lengths[row]) if row < len(lengths) else None
+                self._confidence.record(confidence, self._labels(component.name, where), current)
+
+    def count_reset(self, component: str) -> None:
+        """Count a reset of a component's state."""
+        self._resets.add(1, self._labels(component, None))
+
+    def count_leak(self, component: str) -> None:
+        """Count a foreign state that was passed to a component."""
+        self._leaks.add(1, self._labels(component, None))
+
+    def record_operation(self, seconds: float, tokens: Mapping[str, int], labels: Attributes, current: Context) -> None:
+        """Record a model call's duration (seconds) and its ``input`` and ``output`` tokens."""
+        self._operation.record(seconds, labels, current)
+        for kind, count in tokens.items():
+            self._tokens.record(count, {**labels, c.GEN_AI_TOKEN_TYPE: kind}, current)
+
+    # --- Trajectory --------------------------------------------------------------------------------------------------------
+
+    def step_event(self, agent: OpenSpan, step: Step, time_ns: int | None = None) -> None:
+        """Put one ``agent.trajectory.step`` event on the agent's span."""
+        agent.event(Event(c.EVENT_STEP, upstream.step_facts(step), time_ns))
+
+    # --- Evaluations -------------------------------------------------------------------------------------------------------
+
+    def evaluate(self, evaluation: Evaluation) -> None:
+        """Write one evaluation: its span with one link to the target, the target's own attributes while it records, metrics, a log."""
+        target = evaluation.target
+        flags = TraceFlags(TraceFlags.SAMPLED if target.sampled else TraceFlags.DEFAULT)
+        node = live.node(target.span_id)
+        where = node.span_context if node is not None else SpanContext(target.trace_id, target.span_id, is_remote=True, trace_flags=flags)
+        attributes = to.evaluation_attributes(evaluation)
+        seen = live.recent(where)
+        if seen is not None:
+            prediction = seen.prediction
+            for name, value in (
+                (c.SEQUENCE_COHORT, prediction.cohort),
+                (c.PREDICTION_CONFIDENCE, prediction.confidence),
+                (c.COMPONENT_NAME, prediction.component),
+            ):
+                if value is not None:
+                    attributes[name] = value
+        if target.sampled:
+            self._evaluation_span(evaluation, where, attributes)
+            if node is not None and node.span is not None and node.span.is_recording():
+                self._mark_target(evaluation, node.span, attributes)
+        cohort = attributes.get(c.SEQUENCE_COHORT)
+        labels = {**self._labels(attributes.get(c.COMPONENT_NAME), cohort), c.EVALUATION_NAME: evaluation.name}
+        if evaluation.label is not None:
+            labels[c.EVALUATION_LABEL] = evaluation.label
+        labels[c.EVALUATION_STATUS] = evaluation.status
+        self._evaluations.add(1, labels)
+        if evaluation.name == "escalation":
+            self._escalations.add(1, self._labels(attributes.get(c.COMPONENT_NAME), cohort))
+        elif evaluation.name == "feedback":
+            self._feedback.add(1, {**self._labels(attributes.get(c.COMPONENT_NAME), cohort), c.EVALUATION_LABEL: evaluation.label or ""})
+
+    def _evaluation_span(self, evaluation: Evaluation, where: SpanContext, attributes: Attributes) -> None:
+        source = self._source()
+        if not source.records:
+            return
+        placement = self.settings.evaluation_span
+        if placement == "auto":
+            placement = "child" if live.trace_is_open(where.trace_id) else "link"
+        tracer = source.tracer
+        if placement == "child":
+            parent = trace.set_span_in_context(NonRecordingSpan(where), Context())
+        else:
+            # A trace of its own: no other span's sampling decision applies, and the target was sampled, so this must be.
+            parent = Context()
+            tracer = _always_on(tracer)
+        if source.release is not None:
+            attributes.setdefault(c.RELEASE, source.release)
+        now = self.clock()
+        span = tracer.start_span(
+            f"evaluate {evaluation.name}", parent, SpanKind.INTERNAL, attributes, [Link(where, {c.LINK_KIND: "evaluation"})], now
+        )
+        if evaluation.status == "error":
+            span.set_status(StatusCode.ERROR, evaluation.error_type)
+        span.end(self.clock())
+        live.leave(span.get_span_context())
+        current = trace.set_span_in_context(NonRecordingSpan(where), Context())
+        self._log([Event(c.EVENT_EVALUATION, attributes, now)], current)
+
+    def _mark_target(self, evaluation: Evaluation, span: trace.Span, attributes: Attributes) -> None:
+        shown: Attributes = {name: attributes[name] for name in _EVALUATION_EVENT if name in attributes}
+        span.add_event(c.EVENT_EVALUATION, shown)
+        if c.EVALUATION_SCORE in attributes:
+            span.set_attribute(c.EVALUATION_SCORE_OF + evaluation.name, attributes[c.EVALUATION_SCORE])
+        if c.EVALUATION_LABEL in attributes:
+            span.set_attribute(c.EVALUATION_LABEL_OF + evaluation.name, attributes[c.EVALUATION_LABEL])
+
+
+_LLM_KINDS: Final = frozenset({"LLM", "chat", "text_completion"})
+_EVALUATION_EVENT: Final = (
+    c.EVALUATION_NAME,
+    c.EVALUATION_SCORE,
+    c.EVALUATION_LABEL,
+    c.EVALUATION_EXPLANATION,
+    c.EVALUATION_STATUS,
+    c.EVALUATION_IDENTIFIER,
+    c.EVALUATION_EVALUATOR_VERSION,
+    c.EVALUATION_ANNOTATOR,
+    c.ERROR_TYPE,
+)
+
+
+def _always_on(tracer: trace.Tracer) -> trace.Tracer:
+    if not hasattr(tracer, "sampler"):
+        return tracer
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+    mine = copy.copy(tracer)
+    mine.sampler = ALWAYS_ON  # pyright: ignore[reportAttributeAccessIssue]
+    return mine
+
+
+# --- The recorder in force -------------------------------------------------------------------------------------------------
+
+_default: Recorder | None = None
+
+
+def default_recorder() -> Recorder:
+    """Return the recorder that the application's own calls use: set by ``instrument()`` or made from the environment."""
+    global _default
+    if _default is None:
+        _default = Recorder()
+        shield.strict = shield.strict or _default.settings.strict
+    return _default
+
+
+def set_default_recorder(recorder: Recorder | None) -> None:
+    """Put ``recorder`` in force; None forgets it."""
+    global _default
+    _default = recorder
+    if recorder is not None and recorder.settings.strict:
+        shield.strict = True
