@@ -1,0 +1,51 @@
+"""An open store: its spans and evaluations as ibis tables, and what was skipped on the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import TracebackType
+from typing import Any
+
+from lstm_trace.store.evaluations import evaluations_of
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store of traces, open for reading. A context manager; ``close`` frees its connection and temporary files.
+
+    ``spans`` is the canonical spans table (``schema.COLUMNS``), an ibis table of which ``connection`` is the backend. ``skipped``
+    counts what is not in it: ``malformed`` (lines and spans that could not be read, a line still being written among them),
+    ``duplicate`` (deliveries of a span that is in the table already), and further keys where they occur.
+    """
+
+    address: str
+    spans: Any
+    skipped: Mapping[str, int] = field(default_factory=lambda: {"malformed": 0, "duplicate": 0})
+    connection: Any = None
+    closing: Callable[[], None] = _nothing
+    ready_evaluations: Any = None
+
+    @cached_property
+    def evaluations(self) -> Any:
+        """Every evaluation once (``schema.EVALUATION_COLUMNS``), an ibis table on the same backend as ``spans``."""
+        return evaluations_of(self.spans) if self.ready_evaluations is None else self.ready_evaluations
+
+    def trace(self, trace_id: str) -> Any:
+        """The spans of one trace, earliest first; no rows when the store does not hold it. ``trace_id``: hex, in either case."""
+        return self.spans.filter(self.spans.trace_id == trace_id.strip().lower()).order_by("start_ns", "span_id")
+
+    def close(self) -> None:
+        """Free what the store holds. Its tables cannot be used afterwards."""
+        self.closing()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
