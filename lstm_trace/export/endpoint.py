@@ -1,0 +1,125 @@
+"""Where one signal goes over OTLP, from an argument or the ``OTEL_EXPORTER_OTLP_*`` variables, and the exporter that takes it there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Final, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from lstm_trace.errors import BadInput
+
+Signal = Literal["traces", "metrics", "logs"]
+Protocol = Literal["http/protobuf", "grpc"]
+
+PREFIX: Final = "OTEL_EXPORTER_OTLP_"
+_FORMS: Final = "accepted is the address of an OTLP receiver: http://host:4318 or https://host, with or without /v1/traces"
+_PATHS: Final[Mapping[Signal, str]] = {"traces": "/v1/traces", "metrics": "/v1/metrics", "logs": "/v1/logs"}
+_EXPORTERS: Final[Mapping[Signal, tuple[str, str]]] = {
+    "traces": ("trace_exporter", "OTLPSpanExporter"),
+    "metrics": ("metric_exporter", "OTLPMetricExporter"),
+    "logs": ("_log_exporter", "OTLPLogExporter"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One signal's receiver: ``url`` with the signal's path for http/protobuf, without one for grpc."""
+
+    signal: Signal
+    url: str
+    protocol: Protocol
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port to connect to, or None where the URL does not say (a gRPC target such as ``unix:/run/otlp``)."""
+        parts = urlsplit(self.url if "://" in self.url else f"//{self.url}")
+        if not parts.hostname or parts.scheme not in ("http", "https", ""):
+            return None
+        port = parts.port or (4317 if self.protocol == "grpc" else 443 if parts.scheme == "https" else 80)
+        return parts.hostname, port
+
+    @property
+    def shown(self) -> str:
+        """The URL as log lines show it: without a user name and password."""
+        head, at, tail = self.url.rpartition("@")
+        return f"{head.partition('://')[0]}://…@{tail}" if at and "://" in head else self.url
+
+
+def wanted(signal: Signal, environ: Mapping[str, str]) -> bool:
+    """Tell whether the environment asks for OTLP for this signal: a general ``OTEL_EXPORTER_OTLP_*`` or the signal's own is set."""
+    others = tuple(f"{PREFIX}{other.upper()}_" for other in _PATHS if other != signal)
+    return any(name.startswith(PREFIX) and value and not name.startswith(others) for name, value in environ.items())
+
+
+def resolve(signal: Signal, endpoint: str | None, environ: Mapping[str, str]) -> Target:
+    """Read where ``signal`` goes. Raises BadInput that names the argument or variable, its value and what is accepted.
+
+    ``endpoint`` is a base address: the signal's path is added, and a path of another signal replaced. The general variable is treated the
+    same way, the signal's own is taken as it is. Source: OpenTelemetry, "OTLP Exporter Configuration".
+
+    >>> resolve("traces", "http://localhost:4318", {}).url
+    'http://localhost:4318/v1/traces'
+    >>> resolve("metrics", None, {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}).url
+    'http://localhost:4317'
+    """
+    own = f"{PREFIX}{signal.upper()}_"
+    protocol = _protocol(own, environ)
+    own_endpoint, base = environ.get(f"{own}ENDPOINT"), environ.get(f"{PREFIX}ENDPOINT")
+    if endpoint is not None:
+        return Target(signal, _base_url("endpoint", endpoint, signal, protocol), protocol)
+    if own_endpoint:
+        _check(f"{own}ENDPOINT", own_endpoint, protocol)
+        return Target(signal, own_endpoint, protocol)
+    if base:
+        return Target(signal, _base_url(f"{PREFIX}ENDPOINT", base, signal, protocol), protocol)
+    return Target(signal, "http://localhost:4317" if protocol == "grpc" else f"http://localhost:4318{_PATHS[signal]}", protocol)
+
+
+def connect(target: Target) -> Any:
+    """Make the OTLP exporter for ``target``; everything else that it needs (headers, time-out, certificates) it reads from the environment."""
+    transport = "grpc" if target.protocol == "grpc" else "http"
+    module, name = _EXPORTERS[target.signal]
+    return getattr(import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{module}"), name)(endpoint=target.url)
+
+
+def _protocol(own: str, environ: Mapping[str, str]) -> Protocol:
+    for variable in (f"{own}PROTOCOL", f"{PREFIX}PROTOCOL"):
+        value = environ.get(variable, "").strip().lower()
+        if value == "grpc":
+            if find_spec("grpc") is None or find_spec("opentelemetry.exporter.otlp.proto.grpc") is None:
+                raise BadInput(f"{variable}=grpc needs a package that is not installed: pip install 'lstm-trace[grpc]'")
+            return "grpc"
+        if value == "http/protobuf":
+            return "http/protobuf"
+        if value:
+            raise BadInput(f"{variable}={value!r}: accepted are http/protobuf and grpc")
+    return "http/protobuf"
+
+
+def _base_url(name: str, given: str, signal: Signal, protocol: Protocol) -> str:
+    parts = _check(name, given, protocol)
+    if protocol == "grpc":
+        return given.strip()
+    path = parts.path.rstrip("/")
+    for known in _PATHS.values():
+        path = path.removesuffix(known)
+    return parts._replace(path=f"{path}{_PATHS[signal]}").geturl()
+
+
+def _check(name: str, given: str, protocol: Protocol) -> SplitResult:
+    if not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{name}={given!r} is not a string: {_FORMS}")
+    text = given.strip()
+    if protocol == "grpc" and "://" not in text and text:
+        return urlsplit(f"//{text}")  # gRPC also takes a bare target: host:port, dns:host, unix:/path
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise BadInput(f"{name}={given!r} is not usable: {_FORMS}")
+    return urlsplit(text)
