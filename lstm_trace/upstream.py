@@ -262,7 +262,7 @@ def from_baggage(context: Context) -> Upstream | None:
 class UpstreamProcessor:
     """A span processor that writes step, session, release and upstream facts on spans of *other* instrumentations as they start.
 
-    It keeps the tree of open spans for ours too. Add it to a TracerProvider once; ``configure()`` and ``instrument()`` do that.
+    Add it to a TracerProvider once; ``configure()`` and ``instrument()`` do that.
     """
 
     def __init__(self, *, release: str | None = None, read_baggage: bool = False) -> None:
@@ -270,14 +270,14 @@ class UpstreamProcessor:
         self._read_baggage = read_baggage
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Note the span; write what it inherits, unless the recorder made it and has done so."""
+        """Note the span and write what it inherits; the recorder does both for the spans that it makes."""
+        scope = span.instrumentation_scope
+        if scope is not None and scope.name == c.SCOPE:
+            return
         context = get_current() if parent_context is None else parent_context
         parent = trace.get_current_span(context).get_span_context()
         upstream = from_baggage(context) if self._read_baggage and (parent.is_remote or not parent.is_valid) else None
         node = live.enter(span, parent, upstream=upstream)
-        scope = span.instrumentation_scope
-        if scope is not None and scope.name == c.SCOPE:
-            return
         attributes = inherited(context, node.inherited)
         release = self._release or span.resource.attributes.get("service.version")
         if release:
