@@ -1,4 +1,4 @@
-"""`local-extractive`: a deterministic chat model that answers with the best sentence of the documents it is given, and `--model` for a real one."""
+"""`local-extractive`, a deterministic chat model that answers with a sentence of its documents; and any real model by name."""
 
 from __future__ import annotations
 
@@ -81,6 +81,6 @@ def chat_model(name: str | None) -> BaseChatModel:
         from langchain.chat_models import init_chat_model
 
         return init_chat_model(name, temperature=0)
-    except Exception as error:  # noqa: BLE001  each provider raises its own kinds; all of them mean that this model cannot be used
+    except Exception as error:  # each provider raises its own kinds; all of them mean that this model cannot be used
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(f"--model {name}: {reason}; accepted are {LOCAL} and names such as openai:gpt-4o-mini or ollama:llama3") from error

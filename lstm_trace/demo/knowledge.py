@@ -41,7 +41,8 @@ class Article:
 ARTICLES = (
     Article(
         "report_damage", "time",
-        "How long does it take after you report damage, and when is it done? We call within 24 hours. When you report damage at night you hear a tape.",
+        "How long does it take after you report damage, and when is it done? "
+        "We call within 24 hours. When you report damage at night you hear a tape.",
         "within 24 hours",
     ),
     Article(
@@ -61,7 +62,8 @@ ARTICLES = (
     ),
     Article(
         "claim_status", "papers",
-        "Which documents do you need to send or upload for the status of a claim? The claim number and a photo id. Should the claim change, send them again.",
+        "Which documents do you need to send or upload for the status of a claim? "
+        "The claim number and a photo id. Should the claim change, send them again.",
         "The claim number and a photo id",
     ),
     Article(
@@ -96,7 +98,8 @@ ARTICLES = (
     ),
     Article(
         "book_repair", "cost",
-        "What does it cost to book a repair, and do you pay a fee? An excess of 300 euros. How much you pay to book a repair abroad is up to the shop.",
+        "What does it cost to book a repair, and do you pay a fee? "
+        "An excess of 300 euros. How much you pay to book a repair abroad is up to the shop.",
         "300 euros",
     ),
     Article(
@@ -131,9 +134,8 @@ ARTICLES = (
     ),
 )  # fmt: skip
 
-_STOP = frozenset(
-    "a an and are at be by do does for from have how i in is it me my of on or the there this to we what which you your".split()
-)
+_COMMON = "a an and are at be by do does for from have how i in is it me my of on or the there this to we what which you your"
+_STOP = frozenset(_COMMON.split())
 
 
 def words(text: str) -> list[str]:
