@@ -152,6 +152,9 @@ def evaluation_attributes(evaluation: Evaluation) -> Attributes:
         attributes[c.EVALUATION_EVALUATOR_VERSION] = evaluation.evaluator_version
     if evaluation.error_type is not None:
         attributes[c.ERROR_TYPE] = evaluation.error_type
+    weight = exact_float(evaluation.weight)
+    if weight is not None:
+        attributes[c.EVALUATION_WEIGHT] = weight
     for key, value in evaluation.metadata.items():
         attributes[c.EVALUATION_METADATA + key] = value
     return attributes

@@ -131,6 +131,7 @@ class Evaluation:
     """A judgement of one span. Only ``status == "ok"`` may carry a score; an evaluator that failed has none.
 
     ``label`` is ``pass`` or ``fail`` (``up``/``down`` for feedback, ``escalated`` for an escalation).
+    ``weight`` is the number of traces that this one stands for where it was drawn with a known probability.
     """
 
     target: TraceRef
@@ -143,6 +144,7 @@ class Evaluation:
     annotator: Annotator = "CODE"
     evaluator_version: str | None = None
     metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict[str, "str | int | float | bool"])
+    weight: float | None = None
 
     @property
     def identifier(self) -> str:
