@@ -70,8 +70,8 @@ class Settings:
     evaluation_span: str = _setting("auto", str, "where an evaluation's span stands", accepted=("auto", "child", "link"))
     cohort_edges: tuple[int, ...] = _setting((4, 8, 12, 20), _edges, "upper edges of the sequence-length cohorts, in steps")
     baggage: bool = _setting(False, _flag, "carry the upstream prediction to other processes as W3C baggage")
-    judge: str | None = _setting(None, str, "chat model of judged evaluators: provider:model, or python:pkg.mod:factory")
-    embeddings: str | None = _setting(None, str, "embedding model of context_relevance without a judge: provider:model, or python:pkg.mod:factory")
+    judge: str | None = _setting(None, str, "chat model of judged evaluators: provider:model or python:pkg.mod:name")
+    embeddings: str | None = _setting(None, str, "embedding model of context_relevance: provider:model or python:pkg.mod:name")
     store: str = _setting("lstm-traces", str, "folder of the local store")
     strict: bool = _setting(False, _flag, "raise our own mistakes instead of logging them; for tests")
 
