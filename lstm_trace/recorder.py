@@ -15,7 +15,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, S
 from lstm_trace import attributes as to
 from lstm_trace import conventions as c
 from lstm_trace import upstream
-from lstm_trace.facts import Component, Evaluation, Prediction, SequenceFacts, StateFacts, Step
+from lstm_trace.facts import Component, Evaluation, Prediction, SequenceFacts, StateFacts, Step, TraceRef
 from lstm_trace.guard import shield
 from lstm_trace.late import LateSpan
 from lstm_trace.sampling import Forecast, forecast_of
@@ -27,6 +27,7 @@ Attributes = dict[str, Any]
 SUPPRESS_KEY: Final = context.create_key("lstm_trace.suppress")
 _SUPPRESS_PLAIN: Final = "suppress_instrumentation"
 _LINKS_A_SPAN: Final = 128
+_COUNTED_EVALUATIONS: Final = 8_192
 
 
 class Event(NamedTuple):
@@ -35,6 +36,14 @@ class Event(NamedTuple):
     name: str
     attributes: Attributes
     time_ns: int | None = None
+
+
+class OpenEvaluation(NamedTuple):
+    """An evaluation under way: make ``context`` current around the evaluator's work, so that its own calls hang below its span."""
+
+    where: SpanContext
+    span: trace.Span
+    context: Context
 
 
 class OpenSpan:
@@ -111,6 +120,7 @@ class Recorder:
         self._logger_provider = logger_provider
         self._source_cache: _Source | None = None
         self._constants: dict[Component, Attributes] = {}
+        self._counted: dict[tuple[str, str, str | None], None] = {}
         meter = metrics.get_meter(c.SCOPE, meter_provider=meter_provider)
         self._duration = meter.create_histogram(c.METRIC_DURATION, "s", "Duration of a component call.")
         self._confidence = meter.create_histogram(c.METRIC_CONFIDENCE, "1", "Confidence of a prediction.")
@@ -412,14 +422,70 @@ class Recorder:
 
     # --- Evaluations -------------------------------------------------------------------------------------------------------
 
-    def evaluate(self, evaluation: Evaluation) -> None:
-        """Write one evaluation: its span with one link to the target, the target's own attributes while it records, metrics, a log."""
-        target = evaluation.target
+    def evaluate(self, evaluation: Evaluation, copies: Mapping[str, Any] | None = None) -> None:
+        """Write one evaluation: its span with one link to the target, the target's own attributes while it records, metrics, a log.
+
+        ``copies`` are facts of the target (release, cohort …) that the caller knows from elsewhere, such as a store.
+        """
+        self.finish_evaluation(self.open_evaluation(evaluation.name, evaluation.target), evaluation, copies)
+
+    def open_evaluation(self, name: str, target: TraceRef, *, placement: str | None = None) -> OpenEvaluation:
+        """Start the span of an evaluation that is under way; ``placement`` (``child`` or ``link``) goes before the setting.
+
+        Nothing is recorded where the target was not sampled, nor below the context that it returns.
+        """
         flags = TraceFlags(TraceFlags.SAMPLED if target.sampled else TraceFlags.DEFAULT)
         node = live.node(target.span_id)
         where = node.span_context if node is not None else SpanContext(target.trace_id, target.span_id, is_remote=True, trace_flags=flags)
+        parent = trace.set_span_in_context(NonRecordingSpan(where), Context())
+        source = self._source()
+        if not source.records or not target.sampled:
+            return OpenEvaluation(where, NonRecordingSpan(where), parent)
+        placement = placement or self.settings.evaluation_span
+        if placement == "auto":
+            placement = "child" if live.trace_is_open(where.trace_id) else "link"
+        tracer = source.tracer
+        if placement == "link":
+            # A trace of its own: no other span's sampling decision applies, and the target was sampled, so this must be.
+            parent = Context()
+            tracer = _always_on(tracer)
+        span = tracer.start_span(
+            f"evaluate {name}",
+            parent,
+            SpanKind.INTERNAL,
+            {c.OI_KIND: "EVALUATOR", c.EVALUATION_NAME: name},
+            [Link(where, {c.LINK_KIND: "evaluation"})],
+            self.clock(),
+        )
+        live.enter(span, trace.get_current_span(parent).get_span_context())
+        facts = upstream.with_facts(parent, {c.EVALUATION_JUDGE_NAME: name})
+        return OpenEvaluation(where, span, trace.set_span_in_context(span, facts))
+
+    def finish_evaluation(self, opened: OpenEvaluation, evaluation: Evaluation, copies: Mapping[str, Any] | None = None) -> None:
+        """End an evaluation with its judgement."""
+        where, span = opened.where, opened.span
         attributes = to.evaluation_attributes(evaluation)
+        attributes.update(self._facts_of_target(where))
+        attributes.update(copies or {})
+        if span.is_recording():
+            span.set_attributes(attributes)
+            if evaluation.status == "error":
+                span.set_status(StatusCode.ERROR, evaluation.error_type)
+            now = self.clock()
+            span.end(now)
+            live.leave(span.get_span_context())
+            self._log([Event(c.EVENT_EVALUATION, attributes, now)], trace.set_span_in_context(NonRecordingSpan(where), Context()))
+            node = live.node(where.span_id)
+            if node is not None and node.span is not None and node.span.is_recording():
+                self._mark_target(evaluation, node.span, attributes)
+        self._count_evaluation(evaluation, attributes)
+
+    def _facts_of_target(self, where: SpanContext) -> Attributes:
+        # The release of this process says nothing about a target that ran in another one, perhaps weeks ago.
         seen = live.recent(where)
+        facts: Attributes = {}
+        if self.release is not None and (seen is not None or live.node(where.span_id) is not None):
+            facts[c.RELEASE] = self.release
         if seen is not None:
             prediction = seen.prediction
             for name, value in (
@@ -428,48 +494,26 @@ class Recorder:
                 (c.COMPONENT_NAME, prediction.component),
             ):
                 if value is not None:
-                    attributes[name] = value
-        if target.sampled:
-            self._evaluation_span(evaluation, where, attributes)
-            if node is not None and node.span is not None and node.span.is_recording():
-                self._mark_target(evaluation, node.span, attributes)
-        cohort = attributes.get(c.SEQUENCE_COHORT)
-        labels = {**self._labels(attributes.get(c.COMPONENT_NAME), cohort), c.EVALUATION_NAME: evaluation.name}
-        if evaluation.label is not None:
-            labels[c.EVALUATION_LABEL] = evaluation.label
-        labels[c.EVALUATION_STATUS] = evaluation.status
-        self._evaluations.add(1, labels)
-        if evaluation.name == "escalation":
-            self._escalations.add(1, self._labels(attributes.get(c.COMPONENT_NAME), cohort))
-        elif evaluation.name == "feedback":
-            self._feedback.add(1, {**self._labels(attributes.get(c.COMPONENT_NAME), cohort), c.EVALUATION_LABEL: evaluation.label or ""})
+                    facts[name] = value
+        return facts
 
-    def _evaluation_span(self, evaluation: Evaluation, where: SpanContext, attributes: Attributes) -> None:
-        source = self._source()
-        if not source.records:
+    def _count_evaluation(self, evaluation: Evaluation, attributes: Mapping[str, Any]) -> None:
+        # A webhook that is delivered twice is one judgement: the same answer under the same identifier counts once.
+        key = (evaluation.identifier, evaluation.status, evaluation.label)
+        if key in self._counted:
             return
-        placement = self.settings.evaluation_span
-        if placement == "auto":
-            placement = "child" if live.trace_is_open(where.trace_id) else "link"
-        tracer = source.tracer
-        if placement == "child":
-            parent = trace.set_span_in_context(NonRecordingSpan(where), Context())
-        else:
-            # A trace of its own: no other span's sampling decision applies, and the target was sampled, so this must be.
-            parent = Context()
-            tracer = _always_on(tracer)
-        if source.release is not None:
-            attributes.setdefault(c.RELEASE, source.release)
-        now = self.clock()
-        span = tracer.start_span(
-            f"evaluate {evaluation.name}", parent, SpanKind.INTERNAL, attributes, [Link(where, {c.LINK_KIND: "evaluation"})], now
-        )
-        if evaluation.status == "error":
-            span.set_status(StatusCode.ERROR, evaluation.error_type)
-        span.end(self.clock())
-        live.leave(span.get_span_context())
-        current = trace.set_span_in_context(NonRecordingSpan(where), Context())
-        self._log([Event(c.EVENT_EVALUATION, attributes, now)], current)
+        if len(self._counted) >= _COUNTED_EVALUATIONS:
+            self._counted.pop(next(iter(self._counted)), None)
+        self._counted[key] = None
+        labels = {name: attributes[name] for name in (c.COMPONENT_NAME, c.SEQUENCE_COHORT, c.RELEASE) if name in attributes}
+        judged = {**labels, c.EVALUATION_NAME: evaluation.name, c.EVALUATION_STATUS: evaluation.status}
+        if evaluation.label is not None:
+            judged[c.EVALUATION_LABEL] = evaluation.label
+        self._evaluations.add(1, judged)
+        if evaluation.name == "escalation":
+            self._escalations.add(1, labels)
+        elif evaluation.name == "feedback":
+            self._feedback.add(1, {**labels, c.EVALUATION_LABEL: evaluation.label or ""})
 
     def _mark_target(self, evaluation: Evaluation, span: trace.Span, attributes: Attributes) -> None:
         shown: Attributes = {name: attributes[name] for name in _EVALUATION_EVENT if name in attributes}
