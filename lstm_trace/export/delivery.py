@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from opentelemetry.sdk._logs import ReadableLogRecord
-from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter, LogRecordExportResult
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -27,25 +27,29 @@ _SCHEDULE_DELAY_MILLIS: Final = 1000
 class DeliveringSpanExporter(SpanExporter):
     """Deliver spans to ``target``; what cannot be delivered is kept in ``store``.
 
-    With ``keep_all`` every span is written to the store first, and a failed delivery costs nothing more.
+    With ``keep_all`` every span is written to the store first, and a failed delivery costs nothing more. Without a store they are dropped.
     """
 
-    def __init__(self, target: Target, store: StoreExporter, *, keep_all: bool, said: set[str]) -> None:
+    def __init__(self, target: Target, store: StoreExporter | None, *, keep_all: bool, said: set[str]) -> None:
         self._store = store
         self._keep_all = keep_all
-        self._courier = Courier(target, lambda: connect(target), self._undelivered, fate=f"kept in {store.store}", said=said)
+        fate = f"kept in {store.store}" if store is not None else "dropped"
+        self._courier = Courier(target, lambda: connect(target), self._undelivered, fate=fate, said=said)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Hand ``spans`` on. Waits for the disk at most, never for the network."""
         if self._keep_all:
-            kept = self._store.export(spans)
+            kept = self._keep(spans)
             self._courier.offer(spans)
             return kept
-        return SpanExportResult.SUCCESS if self._courier.offer(spans) else self._store.export(spans)
+        return SpanExportResult.SUCCESS if self._courier.offer(spans) else self._keep(spans)
+
+    def _keep(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return SpanExportResult.FAILURE if self._store is None else self._store.export(spans)
 
     def _undelivered(self, spans: Sequence[ReadableSpan]) -> None:
         if not self._keep_all:
-            self._store.export(spans)
+            self._keep(spans)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Wait until what was exported is delivered or in the store."""
@@ -54,7 +58,8 @@ class DeliveringSpanExporter(SpanExporter):
     def shutdown(self, timeout_millis: float = 30_000) -> None:
         """Deliver what waits within three seconds at most, keep the rest in the store, and stop."""
         self._courier.close(min(timeout_millis / 1000, _EXIT_SECONDS))
-        self._store.shutdown()
+        if self._store is not None:
+            self._store.shutdown()
 
 
 class PromptSpanProcessor(BatchSpanProcessor):
@@ -74,13 +79,28 @@ class PromptSpanProcessor(BatchSpanProcessor):
         return self._delivers.force_flush(left) and exported
 
 
+class PromptLogProcessor(BatchLogRecordProcessor):
+    """The SDK's batch processor for log records, whose flush reaches the receiver."""
+
+    def __init__(self, exporter: LogRecordExporter) -> None:
+        super().__init__(exporter)
+        self._delivers = exporter
+
+    def force_flush(self, timeout_millis: int | None = None) -> bool:
+        """Export what waits, then wait until it is delivered or dropped. False when the time is over before."""
+        exported = super().force_flush(timeout_millis)
+        flush = getattr(self._delivers, "force_flush", None)
+        return bool(exported and (flush is None or flush(30_000 if timeout_millis is None else timeout_millis)))
+
+
 class DeliveringMetricExporter(MetricExporter):
     """Deliver metrics to ``target``; what cannot be delivered is dropped: the next collection of a cumulative metric contains it."""
 
     def __init__(self, target: Target, *, said: set[str]) -> None:
         inner = connect(target)  # the temporality that the environment asks for is known to the exporter only
         super().__init__(preferred_temporality=inner._preferred_temporality, preferred_aggregation=inner._preferred_aggregation)
-        self._courier = Courier(target, lambda: connect(target), _dropped, fate="dropped", said=said)
+        fate = "dropped (OTEL_METRICS_EXPORTER=none stops them)"
+        self._courier = Courier(target, lambda: connect(target), _dropped, fate=fate, said=said)
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         """Hand ``metrics_data`` on without waiting."""
@@ -99,7 +119,7 @@ class DeliveringLogExporter(LogRecordExporter):
     """Deliver log records to ``target``; what cannot be delivered is dropped."""
 
     def __init__(self, target: Target, *, said: set[str]) -> None:
-        self._courier = Courier(target, lambda: connect(target), _dropped, fate="dropped", said=said)
+        self._courier = Courier(target, lambda: connect(target), _dropped, fate="dropped (OTEL_LOGS_EXPORTER=none stops them)", said=said)
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """Hand ``batch`` on without waiting."""

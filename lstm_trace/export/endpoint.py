@@ -24,6 +24,10 @@ _EXPORTERS: Final[Mapping[Signal, tuple[str, str]]] = {
 }
 
 
+class BadVariable(BadInput):
+    """An environment variable, not an argument, cannot be used."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One signal's receiver: ``url`` with the signal's path for http/protobuf, without one for grpc."""
@@ -90,12 +94,12 @@ def _protocol(own: str, environ: Mapping[str, str]) -> Protocol:
         value = environ.get(variable, "").strip().lower()
         if value == "grpc":
             if find_spec("grpc") is None or find_spec("opentelemetry.exporter.otlp.proto.grpc") is None:
-                raise BadInput(f"{variable}=grpc needs a package that is not installed: pip install 'lstm-trace[grpc]'")
+                raise BadVariable(f"{variable}=grpc needs a package that is not installed: pip install 'lstm-trace[grpc]'")
             return "grpc"
         if value == "http/protobuf":
             return "http/protobuf"
         if value:
-            raise BadInput(f"{variable}={value!r}: accepted are http/protobuf and grpc")
+            raise BadVariable(f"{variable}={value!r}: accepted are http/protobuf and grpc")
     return "http/protobuf"
 
 
@@ -121,5 +125,6 @@ def _check(name: str, given: str, protocol: Protocol) -> SplitResult:
     except ValueError:
         usable = False
     if not usable:
-        raise BadInput(f"{name}={given!r} is not usable: {_FORMS}")
+        problem = f"{name}={given!r} is not usable: {_FORMS}"
+        raise BadVariable(problem) if name.startswith(PREFIX) else BadInput(problem)
     return urlsplit(text)

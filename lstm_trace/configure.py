@@ -1,0 +1,376 @@
+"""Providers, exporters and the local store for an application that has none; our upstream processor for one that has."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from opentelemetry import _logs, metrics, trace
+
+from lstm_trace.errors import BadInput
+from lstm_trace.guard import shield
+from lstm_trace.recorder import Recorder, set_default_recorder
+from lstm_trace.settings import Settings, variable_of
+from lstm_trace.upstream import UpstreamProcessor
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk._logs.export import LogRecordExporter
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.trace.sampling import Sampler
+
+    from lstm_trace.export.endpoint import Signal, Target
+    from lstm_trace.export.otlp_json import StoreExporter
+
+# The SDK and the exporters are imported inside the functions: `import lstm_trace` loads this module and must stay light.
+
+_log = logging.getLogger("lstm_trace")
+
+_EXIT_MILLIS: Final = 5_000
+_OTLP_NAMES: Final = frozenset({"otlp", "otlp_proto_http", "otlp_proto_grpc"})
+_STORE_NAME: Final = "lstm_trace"
+_DEFAULT_STORE: Final = Settings().store
+
+_T = TypeVar("_T")
+
+
+class Providers:
+    """What ``configure()`` set up or found.
+
+    ``endpoint`` is the URL that spans are sent to and ``store`` the folder that they are kept in; each is None where it is not used, both
+    where the application had a TracerProvider of its own.
+    """
+
+    def __init__(
+        self,
+        tracer_provider: trace.TracerProvider,
+        meter_provider: metrics.MeterProvider,
+        logger_provider: _logs.LoggerProvider,
+        settings: Settings,
+        *,
+        endpoint: str | None = None,
+        store: str | None = None,
+        owned: Sequence[Any] = (),
+    ) -> None:
+        self.tracer_provider = tracer_provider
+        self.meter_provider = meter_provider
+        self.logger_provider = logger_provider
+        self.settings = settings
+        self.endpoint = endpoint
+        self.store = store
+        self._owned = list(owned)
+
+    def __repr__(self) -> str:
+        return f"Providers(endpoint={self.endpoint!r}, store={self.store!r})"
+
+    def force_flush(self, timeout_millis: int = 10_000) -> bool:
+        """Hand over everything that waits, to the receiver or the store. False when ``timeout_millis`` were not enough."""
+        deadline = time.monotonic() + timeout_millis / 1000
+        flushed = True
+        for provider in (self.tracer_provider, self.meter_provider, self.logger_provider):
+            flush = getattr(provider, "force_flush", None)
+            if flush is None:
+                continue
+            done = False
+            with shield:
+                done = flush(max(0, int((deadline - time.monotonic()) * 1000))) is not False
+            flushed = flushed and done
+        return flushed
+
+    def shutdown(self, timeout_millis: int = _EXIT_MILLIS) -> None:
+        """Flush and stop what ``configure()`` set up, within about ``timeout_millis``; runs at exit by itself, and twice does no harm.
+
+        An application's own providers are left alone.
+        """
+        deadline = time.monotonic() + timeout_millis / 1000
+        while self._owned:
+            provider = self._owned.pop(0)
+            left = max(100, int((deadline - time.monotonic()) * 1000))
+            with shield:
+                if provider is self.meter_provider:
+                    if not getattr(provider, "_shutdown", False):  # the SDK complains about a second time
+                        provider.shutdown(timeout_millis=left)
+                else:
+                    provider.shutdown()
+        atexit.unregister(self.shutdown)
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """Where spans go: ``names`` are exporters of other packages, by entry point."""
+
+    target: Target | None
+    store: StoreExporter | None
+    keep_all: bool
+    names: tuple[str, ...] = ()
+
+
+_lock = threading.Lock()
+_current: Providers | None = None
+_current_arguments: tuple[Any, ...] = ()
+
+
+def configure(
+    *,
+    service_name: str | None = None,
+    release: str | None = None,
+    endpoint: str | None = None,
+    store: str | os.PathLike[str] | None = None,
+    sampler: Sampler | float | None = None,
+    settings: Settings | None = None,
+) -> Providers:
+    """Set up OpenTelemetry for an application that has not; for one that has, only add what puts upstream facts on its spans.
+
+    ``endpoint`` is an OTLP receiver (``http://host:4318``), ``store`` the folder of the local store; given both, spans go to both. Given
+    neither, and no ``OTEL_EXPORTER_OTLP_*``, they go to the store ``./lstm-traces``. Arguments win over ``OTEL_*`` variables, and those over
+    defaults. ``release`` becomes ``service.version`` of the resource and ``lstm.release`` on every span; ``sampler`` is a Sampler or the
+    share of traces to record, 0 to 1. Spans that an endpoint does not take are kept in the store. Calling it again changes nothing.
+
+    Raises ValueError or TypeError, one line that names the argument, its value and what is accepted.
+    """
+    global _current, _current_arguments
+    _check(service_name, release, settings)
+    arguments = (service_name, release, endpoint, store, sampler, settings)
+    with _lock:
+        if _current is not None and trace.get_tracer_provider() is _current.tracer_provider:
+            if any(argument is not None for argument in arguments) and arguments != _current_arguments:
+                _log.warning("configure() was called before: what it set up then stands, and these arguments have no effect")
+            return _current
+        in_force = _effective(settings, release, store)
+        if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+            return Providers(trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider(), in_force)
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            providers = _set_up(in_force, service_name, release, endpoint, store, _sampler(sampler))
+        else:
+            providers = _join(in_force, endpoint=endpoint, store=store, sampler=sampler, service_name=service_name)
+        set_default_recorder(Recorder(in_force))
+        _current, _current_arguments = providers, arguments
+        return providers
+
+
+def _check(service_name: object, release: object, settings: object) -> None:
+    for name, value in (("service_name", service_name), ("release", release)):
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{name}={value!r}: accepted is a string")
+        if value == "":
+            raise BadInput(f"{name}='': accepted is a string that is not empty")
+    if settings is not None and not isinstance(settings, Settings):
+        raise TypeError(f"settings={settings!r}: accepted is lstm_trace.Settings(...)")
+
+
+def _effective(settings: Settings | None, release: str | None, store: str | os.PathLike[str] | None) -> Settings:
+    chosen = Settings.from_env() if settings is None else settings
+    if release is not None:
+        chosen = replace(chosen, release=release)
+    if store is not None:
+        chosen = replace(chosen, store=os.fspath(store))
+    return chosen
+
+
+def _sampler(given: Sampler | float | None) -> Sampler | None:
+    from opentelemetry.sdk.trace import sampling
+
+    if given is None or isinstance(given, sampling.Sampler):
+        return given  # without one the SDK reads OTEL_TRACES_SAMPLER
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and 0 <= given <= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+        return sampling.ParentBasedTraceIdRatio(given)
+    raise TypeError(f"sampler={given!r}: accepted is a Sampler of the OpenTelemetry SDK or the share of traces to record, 0 to 1")
+
+
+# --- An application with providers -----------------------------------------------------------------------------------------
+
+
+def _join(settings: Settings, **given: Any) -> Providers:
+    unused = [f"{name}=" for name, value in given.items() if value is not None]
+    if unused:
+        _log.warning(
+            "this application has a TracerProvider, which is used as it is: %s has no effect (add exporters to that provider)", ", ".join(unused)
+        )
+    provider = trace.get_tracer_provider()
+    _add_upstream(provider, settings)
+    return Providers(provider, metrics.get_meter_provider(), _logs.get_logger_provider(), settings)
+
+
+def _add_upstream(provider: Any, settings: Settings) -> None:
+    add = getattr(provider, "add_span_processor", None)
+    if add is None:
+        _log.info("%s takes no span processors: upstream facts stand on the spans of lstm-trace only", type(provider).__name__)
+        return
+    # The SDK does not list its processors in public; without the list a second processor would cost time and change nothing.
+    present = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ())
+    if not any(isinstance(processor, UpstreamProcessor) for processor in present):
+        add(UpstreamProcessor(release=settings.release, read_baggage=settings.baggage))
+
+
+# --- An application without ------------------------------------------------------------------------------------------------
+
+
+def _set_up(
+    settings: Settings,
+    service_name: str | None,
+    release: str | None,
+    endpoint: str | None,
+    store: str | os.PathLike[str] | None,
+    sampler: Sampler | None,
+) -> Providers:
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.trace import TracerProvider
+
+    environ = dict(os.environ)
+    said: set[str] = set()
+    route = _route(settings, endpoint, store, environ)
+    resource = _resource(settings, service_name, release)
+    exit_is_ours: Mapping[str, Any] = {"resource": resource, "shutdown_on_exit": False}
+
+    tracer_provider = TracerProvider(sampler=sampler, **exit_is_ours)
+    _add_upstream(tracer_provider, settings)
+    for exporter in _span_exporters(route, said):
+        from lstm_trace.export.delivery import PromptSpanProcessor
+
+        tracer_provider.add_span_processor(PromptSpanProcessor(exporter))  # pyright: ignore[reportArgumentType]
+    trace.set_tracer_provider(tracer_provider)
+    owned: list[Any] = [tracer_provider]
+
+    if type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
+        meter_provider = MeterProvider(metric_readers=_metric_readers(endpoint, environ, said), **exit_is_ours)
+        metrics.set_meter_provider(meter_provider)
+        owned.append(meter_provider)
+    if type(_logs.get_logger_provider()).__name__ == "ProxyLoggerProvider":
+        logger_provider = LoggerProvider(**exit_is_ours)
+        for log_exporter in _log_exporters(endpoint, environ, said):
+            from lstm_trace.export.delivery import PromptLogProcessor
+
+            logger_provider.add_log_record_processor(PromptLogProcessor(log_exporter))
+        _logs.set_logger_provider(logger_provider)
+        owned.append(logger_provider)
+
+    providers = Providers(
+        tracer_provider,
+        metrics.get_meter_provider(),
+        _logs.get_logger_provider(),
+        settings,
+        endpoint=route.target.url if route.target else None,
+        store=route.store.store if route.store else None,
+        owned=owned,
+    )
+    atexit.register(providers.shutdown)
+    return providers
+
+
+def _resource(settings: Settings, service_name: str | None, release: str | None) -> Resource:
+    from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+
+    given = {SERVICE_NAME: service_name, SERVICE_VERSION: release}
+    resource = Resource.create({name: value for name, value in given.items() if value is not None})
+    # LSTM_TRACE_RELEASE is the release of our spans; it names the service's version only where nothing else does.
+    if settings.release and not resource.attributes.get(SERVICE_VERSION):
+        resource = resource.merge(Resource({SERVICE_VERSION: settings.release}))
+    return resource
+
+
+def _route(settings: Settings, endpoint: str | None, store: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> _Route:
+    from lstm_trace.export.endpoint import wanted
+
+    named = _names("OTEL_TRACES_EXPORTER", environ)
+    by_otlp = endpoint is not None or (bool(named & _OTLP_NAMES) if named else wanted("traces", environ))
+    target = _target("traces", endpoint, environ) if by_otlp else None
+    store_is_given = store is not None or variable_of("store") in environ or settings.store != _DEFAULT_STORE or _STORE_NAME in named
+    # Without a usable endpoint there is the store, unless the environment names other exporters or none.
+    local = store_is_given if not named else store is not None or _STORE_NAME in named
+    local = local or (target is None and (by_otlp or not named))
+    kept = _store(settings, strict=store is not None) if local or target is not None else None
+    return _Route(target, kept, keep_all=local, names=tuple(sorted(named - _OTLP_NAMES - {_STORE_NAME, "none"})))
+
+
+def _names(variable: str, environ: Mapping[str, str]) -> set[str]:
+    return {name.strip() for name in environ.get(variable, "").split(",") if name.strip()}
+
+
+def _target(signal: Signal, endpoint: str | None, environ: Mapping[str, str]) -> Target | None:
+    from lstm_trace.export.endpoint import BadVariable, resolve
+
+    try:
+        return resolve(signal, endpoint, environ)
+    except BadVariable as error:
+        # What the operator set is no reason for the application not to start.
+        _log.error("%s; %s", error, "spans go to the store" if signal == "traces" else f"{signal} go nowhere")
+        return None
+
+
+def _store(settings: Settings, *, strict: bool) -> StoreExporter | None:
+    from lstm_trace.export.otlp_json import StoreExporter
+
+    try:
+        return StoreExporter(settings.store)
+    except BadInput as error:
+        if strict:
+            raise
+        unusable = error
+    if settings.store != _DEFAULT_STORE:
+        _log.error("%s; the default %s stands", unusable, _DEFAULT_STORE)
+        return _store(replace(settings, store=_DEFAULT_STORE), strict=False)
+    _log.error("%s; spans are not kept", unusable)
+    return None
+
+
+def _span_exporters(route: _Route, said: set[str]) -> list[SpanExporter]:
+    from lstm_trace.export.delivery import DeliveringSpanExporter
+
+    exporters: list[SpanExporter] = []
+    if route.target is not None:
+        exporters.append(DeliveringSpanExporter(route.target, route.store, keep_all=route.keep_all, said=said))
+    elif route.store is not None:
+        exporters.append(route.store)
+    return exporters + [kind() for kind in _load("opentelemetry_traces_exporter", "OTEL_TRACES_EXPORTER", route.names)]
+
+
+def _metric_readers(endpoint: str | None, environ: Mapping[str, str], said: set[str]) -> list[MetricReader]:
+    from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+
+    from lstm_trace.export.delivery import DeliveringMetricExporter
+
+    target, names = _other_signal("metrics", endpoint, environ)
+    exporters: list[Any] = []
+    if target is not None:
+        with shield:
+            exporters.append(DeliveringMetricExporter(target, said=said))
+    exporters += [kind() for kind in _load("opentelemetry_metrics_exporter", "OTEL_METRICS_EXPORTER", names)]
+    return [each if isinstance(each, MetricReader) else PeriodicExportingMetricReader(each) for each in exporters]
+
+
+def _log_exporters(endpoint: str | None, environ: Mapping[str, str], said: set[str]) -> list[LogRecordExporter]:
+    from lstm_trace.export.delivery import DeliveringLogExporter
+
+    target, names = _other_signal("logs", endpoint, environ)
+    exporters: list[LogRecordExporter] = [DeliveringLogExporter(target, said=said)] if target is not None else []
+    return exporters + [kind() for kind in _load("opentelemetry_logs_exporter", "OTEL_LOGS_EXPORTER", names)]
+
+
+def _other_signal(signal: Signal, endpoint: str | None, environ: Mapping[str, str]) -> tuple[Target | None, tuple[str, ...]]:
+    from lstm_trace.export.endpoint import wanted
+
+    named = _names(f"OTEL_{signal.upper()}_EXPORTER", environ)
+    by_otlp = bool(named & _OTLP_NAMES) if named else endpoint is not None or wanted(signal, environ)
+    return (_target(signal, endpoint, environ) if by_otlp else None), tuple(sorted(named - _OTLP_NAMES - {"none"}))
+
+
+def _load(group: str, variable: str, names: Sequence[str]) -> list[Any]:
+    from importlib.metadata import entry_points
+
+    found: list[Any] = []
+    for name in names:
+        known = {point.name: point for point in entry_points(group=group)}
+        try:
+            found.append(known[name].load())
+        except (KeyError, ImportError, AttributeError) as error:
+            why = "no installed package has it" if isinstance(error, KeyError) else error
+            _log.error("%s names %r: %s; accepted are %s", variable, name, why, ", ".join(sorted({*known, "none"})))
+    return found
