@@ -1,0 +1,56 @@
+"""What both instrumentors do first: put one recorder in force, and our span processor once on the application's TracerProvider."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakSet
+
+from opentelemetry import trace
+
+from lstm_trace.recorder import Recorder, default_recorder, set_default_recorder
+from lstm_trace.settings import Settings
+from lstm_trace.upstream import UpstreamProcessor
+
+_done: WeakSet[Any] = WeakSet()
+
+_GIVEN = ("settings", "tracer_provider", "meter_provider", "logger_provider")
+
+
+def put_in_force(**given: Any) -> Recorder:
+    """Return the recorder of ``instrument(**given)``: a new one where anything was given, else the one already in force."""
+    if unknown := sorted(set(given) - {*_GIVEN, "skip_dep_check", "auto", "raise_exception_on_conflict"}):
+        raise TypeError(f"instrument() got {', '.join(unknown)}: accepted are {', '.join(_GIVEN)}")
+    settings = given.get("settings")
+    if settings is not None and not isinstance(settings, Settings):
+        raise TypeError(f"settings={settings!r}: accepted is a lstm_trace.Settings")
+    if any(given.get(name) is not None for name in _GIVEN):
+        set_default_recorder(
+            Recorder(
+                settings,
+                tracer_provider=given.get("tracer_provider"),
+                meter_provider=given.get("meter_provider"),
+                logger_provider=given.get("logger_provider"),
+            )
+        )
+    recorder = default_recorder()
+    add_upstream_processor(given.get("tracer_provider") or trace.get_tracer_provider(), recorder.settings)
+    return recorder
+
+
+def add_upstream_processor(provider: Any, settings: Settings) -> bool:
+    """Add our processor to an SDK TracerProvider that has none yet; tell whether it was added.
+
+    A provider without ``add_span_processor`` (no-op, proxy) is left alone.
+    """
+    add = getattr(provider, "add_span_processor", None)
+    if add is None or provider in _done or _has_ours(provider):
+        return False
+    _done.add(provider)
+    add(UpstreamProcessor(release=settings.release, read_baggage=settings.baggage))
+    return True
+
+
+def _has_ours(provider: Any) -> bool:
+    # `configure()` may have added it: the SDK has no public way to ask, and a missing attribute only means that nobody did.
+    several = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ())
+    return any(isinstance(each, UpstreamProcessor) for each in several)
