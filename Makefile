@@ -24,8 +24,6 @@ $(READY): pyproject.toml constraints.txt
 
 $(DEV): $(READY)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all]' --group dev
-	@# A real LSTM model in a wheel. Without its audio loaders: the tests and the example bring their own sound.
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps silero-vad
 	@touch $@
 
 demo: $(READY)
