@@ -30,6 +30,21 @@ def exact_int(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
+def exact(value: Any) -> str | int | float | bool:
+    """Return a value as the plain type that the SDK keeps: a numpy or tensor scalar as its number, a non-finite one and the rest as text.
+
+    >>> exact(True), exact(3), exact(float("inf"))
+    (True, 3, 'inf')
+    """
+    item = getattr(value, "item", None)
+    plain = item() if callable(item) else value
+    if isinstance(plain, str | bool | int):
+        return plain
+    if isinstance(plain, float):
+        return plain if math.isfinite(plain) else str(plain)
+    return str(plain)
+
+
 def component_constants(component: Component, release: str | None) -> Attributes:
     """Return what stands on every span of a component: computed once, copied a call."""
     attributes: Attributes = {c.OI_KIND: "CHAIN", c.COMPONENT_NAME: component.name}

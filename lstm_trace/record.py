@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import get_args
+from typing import Any, get_args
 
 from opentelemetry import context, trace
 
 from lstm_trace import upstream
-from lstm_trace.facts import Annotator, Component, Evaluation, Prediction, SequenceFacts, TraceRef
+from lstm_trace.attributes import exact
+from lstm_trace.facts import Annotator, Component, Evaluation, Prediction, SequenceFacts, Status, TraceRef
 from lstm_trace.guard import shield
 from lstm_trace.recorder import SUPPRESS_KEY, default_recorder
 from lstm_trace.upstream import live
@@ -88,8 +90,13 @@ def record_evaluation(
     """Join a score to the span that ``ref`` names (from ``trace_ref()``) and return the evaluation's identifier.
 
     ``label`` is ``pass`` or ``fail``. With ``error`` the evaluation has status ``error`` and no score, whatever else was given; with
-    neither score nor label it is ``skipped``. The latest of equal identifiers (target, name, evaluator version) counts. An unusable
-    reference is logged in one line and returns ``""``: a telemetry call does not break a request.
+    neither score nor label it is ``skipped``; a score that is NaN, infinite or no number is an error too. The latest of equal
+    identifiers (target, name, evaluator version) counts. ``explanation`` is recorded as given, through the redaction hook. An
+    unusable reference is logged in one line and returns ``""``: a telemetry call does not break a request.
+
+    >>> import lstm_trace
+    >>> lstm_trace.record_evaluation("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "groundedness", score=0.4, label="fail")
+    'bf2f7003b200097a'
     """
     with shield:
         target = _target(ref)
@@ -98,22 +105,52 @@ def record_evaluation(
         if annotator not in get_args(Annotator):
             _log.warning("record_evaluation: annotator %r is none of CODE, LLM, HUMAN: CODE stands", annotator)
             annotator = "CODE"
-        failed = error is not None
-        evaluation = Evaluation(
-            target,
-            str(name),
-            None if failed else score,
-            None if failed else label,
-            explanation,
-            "error" if failed else "skipped" if score is None and label is None else "ok",
-            _error_type(error),
-            annotator,
-            evaluator_version,
-            metadata or {},
-        )
+        evaluation = _evaluation(target, str(name), score, label, explanation, error, annotator, evaluator_version, metadata or {})
         default_recorder().evaluate(evaluation)
         return evaluation.identifier
     return ""
+
+
+def _evaluation(
+    target: TraceRef,
+    name: str,
+    score: Any,
+    label: Any,
+    explanation: str | None,
+    error: str | BaseException | None,
+    annotator: Annotator,
+    evaluator_version: str | None,
+    metadata: Mapping[str, Any],
+) -> Evaluation:
+    number, unusable = _number(score)
+    error_type = _error_type(error) or unusable
+    status: Status = "error" if error_type is not None else "skipped" if number is None and label is None else "ok"
+    judged = status == "ok"
+    text = None if explanation is None else default_recorder().text(str(explanation))
+    return Evaluation(
+        target,
+        name,
+        number if judged else None,
+        str(label) if judged and label is not None else None,
+        text,
+        status,
+        error_type,
+        annotator,
+        None if evaluator_version is None else str(evaluator_version),
+        {str(key): exact(value) for key, value in metadata.items() if value is not None},
+    )
+
+
+def _number(score: Any) -> tuple[float | None, str | None]:
+    """Return a finite score, or why there is none: an evaluator that answers NaN or a word did not judge."""
+    if score is None:
+        return None, None
+    try:
+        number = float(score)
+    except (TypeError, ValueError):
+        _log.warning("record_evaluation: score of type %s is no number: recorded as status=error", type(score).__qualname__)
+        return None, "unusable_score"
+    return (number, None) if math.isfinite(number) else (None, "nonfinite_score")
 
 
 def record_feedback(ref: str | TraceRef, rating: str, *, comment: str | None = None) -> str:
@@ -145,8 +182,8 @@ def _target(ref: str | TraceRef) -> TraceRef | None:
     if ref == "":
         return None  # trace_ref() where nothing was traced: there is nothing to judge
     try:
-        return TraceRef.parse(ref)
-    except (ValueError, AttributeError) as error:
+        return TraceRef.parse(ref if isinstance(ref, str) else repr(ref))
+    except ValueError as error:
         _log.warning("evaluation not recorded: %s", error)
         return None
 
