@@ -76,6 +76,7 @@ def add_prediction(attributes: Attributes, prediction: Prediction) -> None:
         (c.PREDICTION_CONFIDENCE, prediction.confidence),
         (c.PREDICTION_MARGIN, prediction.margin),
         (c.PREDICTION_ENTROPY, prediction.entropy),
+        (c.PREDICTION_VALUE, prediction.value),
     ):
         number = exact_float(value)
         if number is not None:

@@ -71,6 +71,8 @@ PREDICTION_MARGIN: Final = "lstm.prediction.margin"
 """double: largest minus second largest class probability."""
 PREDICTION_ENTROPY: Final = "lstm.prediction.entropy"
 """double: entropy of the class probabilities, in nats."""
+PREDICTION_VALUE: Final = "lstm.prediction.value"
+"""double: the number that a regression predicted."""
 PREDICTION_NONFINITE: Final = "lstm.prediction.nonfinite"
 """bool: the output held NaN or Inf; then no confidence is given."""
 

@@ -36,7 +36,7 @@ class Prediction:
     """What a component said about one sequence.
 
     ``confidence`` and ``margin`` are probabilities (0 to 1), ``entropy`` is in nats. ``nonfinite`` says that the output held NaN
-    or Inf; then the three are None. ``component``, ``length`` and ``cohort`` are filled in where the prediction stands for itself,
+    or Inf; then the three are None. ``value`` is the number that a regression predicted. ``component``, ``length`` and ``cohort`` are filled in where the prediction stands for itself,
     as in ``upstream_prediction()``.
 
     >>> Prediction(label="refund", index=2, confidence=0.91).label
@@ -53,6 +53,7 @@ class Prediction:
     length: int | None = None
     cohort: str | None = None
     span_id: str | None = None
+    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
