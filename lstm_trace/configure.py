@@ -93,12 +93,11 @@ class Providers:
         while self._owned:
             provider = self._owned.pop(0)
             left = max(100, int((deadline - time.monotonic()) * 1000))
+            if getattr(provider, "_shutdown", False):  # somebody did it before; the meter provider complains about a second time
+                continue
+            limit = {"timeout_millis": left} if provider is self.meter_provider else {}
             with shield:
-                if provider is self.meter_provider:
-                    if not getattr(provider, "_shutdown", False):  # the SDK complains about a second time
-                        provider.shutdown(timeout_millis=left)
-                else:
-                    provider.shutdown()
+                provider.shutdown(**limit)
         atexit.unregister(self.shutdown)
 
 
@@ -129,9 +128,9 @@ def configure(
     """Set up OpenTelemetry for an application that has not; for one that has, only add what puts upstream facts on its spans.
 
     ``endpoint`` is an OTLP receiver (``http://host:4318``), ``store`` the folder of the local store; given both, spans go to both. Given
-    neither, and no ``OTEL_EXPORTER_OTLP_*``, they go to the store ``./lstm-traces``. Arguments win over ``OTEL_*`` variables, and those over
-    defaults. ``release`` becomes ``service.version`` of the resource and ``lstm.release`` on every span; ``sampler`` is a Sampler or the
-    share of traces to record, 0 to 1. Spans that an endpoint does not take are kept in the store. Calling it again changes nothing.
+    neither, and no ``OTEL_EXPORTER_OTLP_*``, they go to the store ``./lstm-traces``. Arguments win over ``OTEL_*`` variables, and those
+    over defaults. ``release`` becomes ``service.version`` of the resource and ``lstm.release`` on every span; ``sampler`` is a Sampler or
+    the share of traces to record, 0 to 1. Spans that an endpoint does not take are kept in the store. Calling it again changes nothing.
 
     Raises ValueError or TypeError, one line that names the argument, its value and what is accepted.
     """
@@ -191,7 +190,8 @@ def _join(settings: Settings, **given: Any) -> Providers:
     unused = [f"{name}=" for name, value in given.items() if value is not None]
     if unused:
         _log.warning(
-            "this application has a TracerProvider, which is used as it is: %s has no effect (add exporters to that provider)", ", ".join(unused)
+            "this application has a TracerProvider, which is used as it is: %s has no effect (add exporters to that provider)",
+            ", ".join(unused),
         )
     provider = trace.get_tracer_provider()
     _add_upstream(provider, settings)
@@ -340,8 +340,10 @@ def _metric_readers(endpoint: str | None, environ: Mapping[str, str], said: set[
     target, names = _other_signal("metrics", endpoint, environ)
     exporters: list[Any] = []
     if target is not None:
-        with shield:
+        try:
             exporters.append(DeliveringMetricExporter(target, said=said))
+        except Exception as error:  # noqa: BLE001 - a certificate or time-out that the exporter cannot read is the operator's, not ours
+            _log.error("metrics go nowhere: %s is not usable (%s)", target.shown, error)
     exporters += [kind() for kind in _load("opentelemetry_metrics_exporter", "OTEL_METRICS_EXPORTER", names)]
     return [each if isinstance(each, MetricReader) else PeriodicExportingMetricReader(each) for each in exporters]
 

@@ -65,7 +65,9 @@ class Courier:
     batches again. After a failure nothing is tried for 5 seconds, then 10, 20 … 60.
     """
 
-    def __init__(self, target: Target, connect: Callable[[], Any], undelivered: Callable[[Any], None], *, fate: str, said: set[str]) -> None:
+    def __init__(
+        self, target: Target, connect: Callable[[], Any], undelivered: Callable[[Any], None], *, fate: str, said: set[str]
+    ) -> None:
         self._target = target
         self._connect = connect
         self._undelivered = undelivered
@@ -102,7 +104,7 @@ class Courier:
     # --- the caller's side ---------------------------------------------------------------------------------------------
 
     def offer(self, batch: Any) -> bool:
-        """Take a batch for delivery. False where it is the caller's to keep: closed, too many waiting, or an outage whose next try is not due."""
+        """Take a batch for delivery. False where it stays the caller's: closed, too many wait, or an outage whose next try is not due."""
         with self._changed:
             if self._closing or len(self._waiting) >= _PENDING:
                 return False
@@ -118,7 +120,10 @@ class Courier:
             return self._changed.wait_for(lambda: not self._busy(), max(0.0, seconds))
 
     def close(self, seconds: float) -> None:
-        """Deliver what waits within ``seconds``, return the rest, stop. A batch on its way counts as undelivered: twice is better than never."""
+        """Deliver what waits within ``seconds``, return the rest, stop.
+
+        A batch that is on its way then counts as undelivered: twice is better than never.
+        """
         with self._changed:
             if self._closing:
                 return
@@ -172,7 +177,7 @@ class Courier:
                 self._knock()
             if self._exporter is None:
                 self._exporter = self._connect()
-            delivered = self._exporter.export(batch).name == "SUCCESS"
+            delivered = bool(self._exporter.export(batch).name == "SUCCESS")
             reason = _short(noise.last)
         except Exception as error:  # noqa: BLE001 - whatever the exporter or the network raises, the batch is returned
             delivered, reason = False, _short(f"{getattr(error, 'strerror', None) or error or type(error).__name__}")
@@ -185,20 +190,15 @@ class Courier:
         return delivered
 
     def _knock(self) -> None:
-        """Open a connection and close it: a missing receiver is known at once instead of after the exporter's own seven seconds of tries."""
+        """Open a connection and close it: a missing receiver is known at once, not after the exporter's own seven seconds of tries."""
         address = self._target.address
         if address is None or getproxies():
             return
         patience = time.monotonic() + (0.0 if self._failures else _FIRST_PATIENCE)
-        while True:
-            try:
-                socket.create_connection(address, timeout=2.0).close()
-            except OSError:
-                with self._changed:
-                    if self._closing or time.monotonic() >= patience or self._changed.wait_for(lambda: self._closing, 0.5):
-                        raise
-            else:
-                return
+        while (refusal := _refusal(address)) is not None:
+            with self._changed:
+                if self._closing or time.monotonic() >= patience or self._changed.wait_for(lambda: self._closing, 0.5):
+                    raise refusal
 
     def _speak(self, reason: str) -> None:
         signal = self._target.signal
@@ -214,6 +214,14 @@ class Courier:
             self._said.discard(self._target.signal)
             _log.warning("%s takes %s again", self._target.shown, "spans" if self._target.signal == "traces" else self._target.signal)
         self._failures, self._met = 0, True
+
+
+def _refusal(address: tuple[str, int]) -> OSError | None:
+    try:
+        socket.create_connection(address, timeout=2.0).close()
+    except OSError as error:
+        return error
+    return None
 
 
 def _short(text: str) -> str:

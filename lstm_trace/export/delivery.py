@@ -72,11 +72,11 @@ class PromptSpanProcessor(BatchSpanProcessor):
 
     def force_flush(self, timeout_millis: int | None = None) -> bool:
         """Export what waits, then wait until it is delivered. False when the time is over before."""
-        seconds = 30.0 if timeout_millis is None else timeout_millis / 1000
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + (30.0 if timeout_millis is None else timeout_millis / 1000)
         exported = super().force_flush(timeout_millis)
         left = max(0, int((deadline - time.monotonic()) * 1000))
-        return self._delivers.force_flush(left) and exported
+        # An exporter of another package may have no flush of its own: the SDK's interface returns None then.
+        return exported and self._delivers.force_flush(left) is not False
 
 
 class PromptLogProcessor(BatchLogRecordProcessor):
@@ -86,11 +86,11 @@ class PromptLogProcessor(BatchLogRecordProcessor):
         super().__init__(exporter)
         self._delivers = exporter
 
-    def force_flush(self, timeout_millis: int | None = None) -> bool:
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Export what waits, then wait until it is delivered or dropped. False when the time is over before."""
         exported = super().force_flush(timeout_millis)
         flush = getattr(self._delivers, "force_flush", None)
-        return bool(exported and (flush is None or flush(30_000 if timeout_millis is None else timeout_millis)))
+        return bool(exported and (flush is None or flush(timeout_millis)))
 
 
 class DeliveringMetricExporter(MetricExporter):

@@ -83,7 +83,7 @@ def resolve(signal: Signal, endpoint: str | None, environ: Mapping[str, str]) ->
 
 
 def connect(target: Target) -> Any:
-    """Make the OTLP exporter for ``target``; everything else that it needs (headers, time-out, certificates) it reads from the environment."""
+    """Make the OTLP exporter for ``target``; what else it needs (headers, time-out, certificates) it reads from the environment."""
     transport = "grpc" if target.protocol == "grpc" else "http"
     module, name = _EXPORTERS[target.signal]
     return getattr(import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{module}"), name)(endpoint=target.url)

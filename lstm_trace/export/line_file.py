@@ -96,7 +96,7 @@ class LineFile:
             # Exclusive: a second exporter, or the same pid in another container, begins a file of its own.
             try:
                 return os.open(self.folder / f"{stem}-{number}.jsonl", flags, 0o666)
-            except FileExistsError:
+            except FileExistsError:  # noqa: PERF203 - once a file
                 number += 1
 
     def _close(self) -> None:

@@ -65,7 +65,7 @@ def any_value(value: Any) -> Json:
 
 
 def _nonfinite(value: float) -> str:
-    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"  # noqa: PLR0124 - NaN is the value unequal to itself
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def key_values(attributes: Mapping[str, Any] | None) -> list[Json]:
