@@ -36,7 +36,7 @@ class IntentClassifier(nn.Module):
 
 
 def train(
-    sessions: Sequence[Session], *, epochs: int = 8, batch: int = 64, seed: int = 7, on_step: Callable[[], None] = lambda: None
+    sessions: Sequence[Session], *, epochs: int = 5, batch: int = 64, seed: int = 7, on_step: Callable[[], None] = lambda: None
 ) -> IntentClassifier:
     """Train on whole windows; ``on_step`` is called after each of the ``steps(...)`` optimiser steps. Equal seeds train equal weights."""
     with torch.random.fork_rng(devices=[]):
@@ -59,7 +59,7 @@ def train(
     return model.eval()
 
 
-def steps(sessions: int, epochs: int = 8, batch: int = 64) -> int:
+def steps(sessions: int, epochs: int = 5, batch: int = 64) -> int:
     """Count the optimiser steps of ``train``."""
     return epochs * -(-sessions // batch)
 
