@@ -179,10 +179,12 @@ class Recorder:
         group: object = None,
         start_ns: int | None = None,
         late: bool = False,
+        dropped: bool = False,
     ) -> OpenSpan | None:
         """Open a span below ``current`` (default: the current context), or return None where it would not record.
 
         ``late`` defers the real span to the first touch or to ``finish``. ``group`` marks siblings that belong side by side.
+        ``dropped`` returns a span that only the sampler could refuse as well, so that what runs below it is refused with it.
         """
         parent_context = context.get_current() if current is None else current
         forecast = self.will_record(parent_context)
@@ -195,7 +197,7 @@ class Recorder:
         opened.links, opened.kind, opened.group = links, kind, group
         # Only where the decision is certain may the start wait: else facts would be computed for a span that the sampler drops.
         span = LateSpan(opened.begin) if late and forecast else opened.begin()
-        if not isinstance(span, LateSpan) and not span.is_recording():
+        if not isinstance(span, LateSpan) and not dropped and not span.is_recording():
             return None
         opened.span = span
         opened.context = trace.set_span_in_context(span, parent_context)

@@ -138,6 +138,15 @@ class LiveSpans:
             node = node.parent
         return node.span_context
 
+    def is_below(self, context: Context, above: SpanContext) -> bool:
+        """Tell whether the current span of ``context`` is open and lies below the span ``above``."""
+        node = self._nodes.get(trace.get_current_span(context).get_span_context().span_id)
+        while node is not None:
+            if node.span_context.span_id == above.span_id:
+                return True
+            node = node.parent
+        return False
+
     def clear(self) -> None:
         """Forget everything; for the child of a fork and for tests."""
         self._nodes.clear()
