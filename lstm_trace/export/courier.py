@@ -38,12 +38,12 @@ class _HeldBack(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self._thread = threading.get_ident()
-        self.last = ""
+        self.text = ""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if threading.get_ident() != self._thread:
             return True
-        self.last = record.getMessage()
+        self.text += f"{record.getMessage()}\n"
         return False
 
     def __enter__(self) -> _HeldBack:
@@ -171,14 +171,14 @@ class Courier:
                     changed.notify_all()
 
     def _deliver(self, batch: Any, noise: _HeldBack) -> bool:
-        noise.last = ""
+        noise.text = ""
         try:
             if not self._met or self._failures:
                 self._knock()
             if self._exporter is None:
                 self._exporter = self._connect()
             delivered = bool(self._exporter.export(batch).name == "SUCCESS")
-            reason = _short(noise.last)
+            reason = _short(noise.text)
         except Exception as error:  # noqa: BLE001 - whatever the exporter or the network raises, the batch is returned
             delivered, reason = False, _short(f"{getattr(error, 'strerror', None) or error or type(error).__name__}")
         if delivered:
@@ -226,7 +226,14 @@ def _refusal(address: tuple[str, int]) -> OSError | None:
 
 def _short(text: str) -> str:
     """Cut an exporter's log message down to why it failed."""
-    for pattern in (r"\[Errno -?\d+\] ([^'\")]+)", r"code: (\d{3}.*)", r"StatusCode\.(\w+)", r"([Rr]ead timed out)"):
+    patterns = (
+        r"\[Errno -?\d+\] ([^'\")]+)",
+        r"code: (\d{3}.*)",
+        r"StatusCode\.(\w+)",
+        r"([Rr]ead timed out)",
+        r"Transient error (.*) encountered",
+    )
+    for pattern in patterns:
         found = re.search(pattern, text)
         if found:
             return found[1].strip().replace(", reason:", "")

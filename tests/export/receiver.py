@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 class Receiver:
     """``answer(path)`` gives the HTTP status of a request, or None to accept it and never answer."""
 
-    def __init__(self, answer: Callable[[str], int | None] = lambda path: 200) -> None:
+    def __init__(self, answer: Callable[[str], int | None] = lambda path: 200, *, port: int = 0) -> None:
         self.answer = answer
         self.traces: list[ExportTraceServiceRequest] = []
         self.metrics: list[ExportMetricsServiceRequest] = []
@@ -25,7 +25,7 @@ class Receiver:
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
         self._stopping = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
@@ -85,5 +85,9 @@ class Receiver:
 
     def _keep(self, path: str, body: bytes) -> None:
         kinds = {"/v1/traces": self.traces, "/v1/metrics": self.metrics, "/v1/logs": self.logs}
-        requests = {"/v1/traces": ExportTraceServiceRequest, "/v1/metrics": ExportMetricsServiceRequest, "/v1/logs": ExportLogsServiceRequest}
+        requests = {
+            "/v1/traces": ExportTraceServiceRequest,
+            "/v1/metrics": ExportMetricsServiceRequest,
+            "/v1/logs": ExportLogsServiceRequest,
+        }
         kinds[path].append(requests[path].FromString(body))

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 VALUES = {
-    "text": "naïve 😀 \" \\ \n\u2028",
+    "text": 'naïve 😀 " \\ \n\u2028',
     "empty": "",
     "yes": True,
     "no": False,
@@ -37,13 +37,19 @@ VALUES = {
 
 def every_shape() -> list[ReadableSpan]:
     memory = InMemorySpanExporter()
-    resource = Resource({"service.name": "claims", "service.version": "v2", "ports": (80, 443)}, schema_url="https://opentelemetry.io/schemas/1.40.0")
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False, span_limits=SpanLimits(max_events=4, max_links=2, max_span_attributes=64))
+    resource = Resource(
+        {"service.name": "claims", "service.version": "v2", "ports": (80, 443)}, schema_url="https://opentelemetry.io/schemas/1.40.0"
+    )
+    provider = TracerProvider(
+        resource=resource, shutdown_on_exit=False, span_limits=SpanLimits(max_events=4, max_links=2, max_span_attributes=64)
+    )
     provider.add_span_processor(SimpleSpanProcessor(memory))
     tracer = provider.get_tracer("lstm_trace", "0.1", schema_url="https://example.org/1", attributes={"scope.fact": 1})
     plain = provider.get_tracer("other")
 
-    remote = SpanContext(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, True, TraceFlags(1), TraceState([("vendor", "x"), ("b", "2")]))
+    remote = SpanContext(
+        0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, True, TraceFlags(1), TraceState([("vendor", "x"), ("b", "2")])
+    )
     # No trace state: the official encoder forgets it on links, ours is tested by itself.
     linked = SpanContext(remote.trace_id, remote.span_id, True, TraceFlags(1))
     below_remote = trace.set_span_in_context(NonRecordingSpan(remote))

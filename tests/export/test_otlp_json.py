@@ -26,9 +26,7 @@ _IDS = ("traceId", "spanId", "parentSpanId")
 def _base64_ids(value: Any) -> Any:
     """Undo OTLP's one deviation from protobuf's JSON: ids are hex."""
     if isinstance(value, dict):
-        return {
-            key: base64.b64encode(bytes.fromhex(item)).decode() if key in _IDS else _base64_ids(item) for key, item in value.items()
-        }
+        return {key: base64.b64encode(bytes.fromhex(item)).decode() if key in _IDS else _base64_ids(item) for key, item in value.items()}
     return [_base64_ids(item) for item in value] if isinstance(value, list) else value
 
 
@@ -53,7 +51,7 @@ def _sorted(value: Any) -> Any:
 
 
 def test_a_line_parses_into_the_official_encoders_message(spans: list[ReadableSpan]) -> None:
-    (line, count), = encode_lines(spans)
+    ((line, count),) = encode_lines(spans)
     assert count == len(spans) == 5
     # NaN is unequal to itself in protobuf too: compare the text form.
     assert str(_as_protobuf(line)) == str(encode_spans(spans))
@@ -97,13 +95,16 @@ def _span_with(attributes: dict[str, Any]) -> list[ReadableSpan]:
 
 
 def test_a_lone_surrogate_costs_one_character_not_the_request() -> None:
-    (line, _), = encode_lines(_span_with({"file": "a\udce9b", "cut": "\ud83d", "whole": "😀"}))
-    written = {item["key"]: item["value"]["stringValue"] for item in json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"]}
+    ((line, _),) = encode_lines(_span_with({"file": "a\udce9b", "cut": "\ud83d", "whole": "😀"}))
+    written = {
+        item["key"]: item["value"]["stringValue"]
+        for item in json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"]
+    }
     assert written == {"file": "a\ufffdb", "cut": "\ufffd", "whole": "😀"}
 
 
 def test_an_integer_beyond_64_bits_is_kept_as_text() -> None:
-    (line, _), = encode_lines(_span_with({"huge": 2**64}))
+    ((line, _),) = encode_lines(_span_with({"huge": 2**64}))
     assert b'{"key":"huge","value":{"stringValue":"18446744073709551616"}}' in line
 
 
@@ -139,7 +140,7 @@ _ANY = st.recursive(_SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dic
 @given(st.dictionaries(st.text(min_size=1), _ANY, max_size=6))
 def test_every_attribute_value_survives_as_the_official_encoder_has_it(attributes: dict[str, Any]) -> None:
     span = ReadableSpan("s", context=_CONTEXT, attributes=attributes, start_time=1, end_time=2)
-    (line, _), = encode_lines([span])
+    ((line, _),) = encode_lines([span])
     assert str(_as_protobuf(line)) == str(encode_spans([span]))
 
 
