@@ -1,0 +1,246 @@
+"""Put a decoration on whatever was given: a class, an instance, a function, a coroutine function, a method, any callable object."""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from copy import _reconstruct as rebuild  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any, Final
+
+import wrapt
+from opentelemetry.context import attach, detach
+
+from lstm_trace.instrument.lstm import switch
+from lstm_trace.instrument.lstm.component import Traced
+from lstm_trace.instrument.lstm.options import Options
+from lstm_trace.instrument.lstm.tree import read_tree
+
+_MARK: Final = "__lstm_trace__"
+
+
+def decorate(target: Any, options: Options) -> Any:
+    """Return ``target`` traced: the same class or instance where that is possible, else a function or a proxy in its place."""
+    if isinstance(target, (staticmethod, classmethod)):
+        raise TypeError(f"trace_lstm goes below @{type(target).__name__}, on the function itself")
+    if isinstance(target, type):
+        return _class(target, options)
+    if _is_module(target):
+        return _instance(target, options)
+    if isinstance(target, (FunctionType, MethodType, BuiltinFunctionType, functools.partial)):
+        return _function(target, options)
+    if callable(target):
+        return _Proxy(target, Traced(options.name or type(target).__name__, options, target))
+    raise TypeError(f"trace_lstm({target!r}): accepted are a class, an nn.Module, a function or a method, or any callable object")
+
+
+def traced_of(target: Any) -> Traced | None:
+    """Return the decoration of a class, an instance, a function or a proxy; None where it has none."""
+    found = getattr(target, _MARK, None)
+    return found if isinstance(found, Traced) else None
+
+
+def _is_module(target: Any) -> bool:
+    torch: Any = sys.modules.get("torch")
+    return torch is not None and isinstance(target, torch.nn.Module)
+
+
+def _check_names(options: Options, call: Callable[..., Any]) -> None:
+    try:
+        parameters = inspect.signature(call).parameters
+    except (TypeError, ValueError):
+        return
+    if any(each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL) for each in parameters.values()):
+        return
+    for field in ("lengths", "mask", "session", "time_gap"):
+        name = getattr(options, field)
+        if isinstance(name, str) and name not in parameters:
+            raise ValueError(f"{field}={name!r} is not an argument of {getattr(call, '__qualname__', call)}: it has {', '.join(parameters)}")
+
+
+# --- Classes and instances ------------------------------------------------------------------------------------------------
+
+
+def _class(cls: type, options: Options) -> type:
+    if not callable(getattr(cls, "forward", None)) and _owner(cls) is None:
+        raise TypeError(f"trace_lstm({cls.__qualname__}): accepted is a class with forward() or __call__(), such as an nn.Module")
+    _check_names(options, getattr(cls, "forward", None) or cls.__call__)
+    traced = Traced(options.name or cls.__name__, options)
+    setattr(cls, _MARK, traced)
+    switch.place(cls, _call_of(cls, traced))
+    return cls
+
+
+def _instance(module: Any, options: Options) -> Any:
+    _check_names(options, module.forward)
+    _check_labels(module, options)
+    cls = type(module)
+    if cls.__dict__.get("__lstm_trace_swapped__"):
+        cls = cls.__mro__[1]  # decorated once more: the new decoration replaces the old
+    default = type(getattr(module, "_orig_mod", module)).__name__
+    traced = Traced(options.name or getattr(module, "original_name", None) or default, options)
+    module.__class__ = _swapped(cls, traced)
+    return module
+
+
+def _check_labels(module: Any, options: Options) -> None:
+    classes = read_tree(module).classes
+    if options.names is None or classes is None or options.output not in ("logits", "log_probs", "probs", "multilabel"):
+        return
+    if max(2, classes) != len(options.names):
+        raise ValueError(f"labels={options.labels!r} name {len(options.names)} classes, {type(module).__name__} has {classes}")
+
+
+def _swapped(cls: type, traced: Traced) -> type:
+    """Make the class that one traced instance gets: it differs from its own in ``__call__`` alone, and is not pickled."""
+
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:
+        # What is saved is the user's own class: it loads where lstm-trace is not installed.
+        how, what, *rest = cls.__reduce_ex__(self, protocol)
+        if how is copyreg.__newobj__ and what == (made,):  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+            how, what = copyreg._reconstructor, (cls, object, None)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        return (cls if how is made else how, tuple(cls if each is made else each for each in what), *rest)
+
+    def __copy__(self: Any) -> Any:
+        return _plain_copy(self, cls, None)
+
+    def __deepcopy__(self: Any, memo: dict[int, Any]) -> Any:
+        return _plain_copy(self, cls, memo)
+
+    space: dict[str, Any] = {
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        "__lstm_trace_swapped__": True,
+        "__reduce_ex__": __reduce_ex__,
+        _MARK: traced,
+    }
+    if not hasattr(cls, "__copy__"):
+        space["__copy__"] = __copy__
+    if not hasattr(cls, "__deepcopy__"):
+        space["__deepcopy__"] = __deepcopy__
+    made = type.__new__(type(cls), cls.__name__, (cls,), space)
+    switch.place(made, _call_of(made, traced))
+    return made
+
+
+def _plain_copy(module: Any, cls: Any, memo: dict[int, Any] | None) -> Any:
+    return rebuild(module, memo, *cls.__reduce_ex__(module, 4))
+
+
+def _owner(cls: type) -> type | None:
+    """Return the class whose ``__call__`` is the user's (or torch's) own: ours, on this class or a parent, are passed over."""
+    for base in cls.__mro__:
+        found = base.__dict__.get("__call__")
+        if found is not None and not hasattr(found, "__lstm_trace_call__"):
+            return base
+    return None
+
+
+def _call_of(cls: type, traced: Traced) -> Callable[..., Any]:
+    owner: Any = _owner(cls)
+    if owner is cls:
+        own = cls.__dict__["__call__"]
+
+        def inner_of() -> Any:
+            return own
+    else:
+        # Looked up at each call, because torch.fx replaces nn.Module.__call__ while it traces.
+        def inner_of() -> Any:
+            return owner.__call__
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        call = traced.begin(self, getattr(self, "forward", inner_of()), args, kwargs)
+        if call is None:
+            return inner_of()(self, *args, **kwargs)
+        token = attach(call.context)
+        try:
+            output = inner_of()(self, *args, **kwargs)
+        except BaseException as error:
+            detach(token)
+            call.failed(error)
+            raise
+        detach(token)
+        call.done(output)
+        return output
+
+    __call__.__lstm_trace_call__ = True  # type: ignore[attr-defined]
+    return __call__
+
+
+# --- Functions ------------------------------------------------------------------------------------------------------------
+
+
+def _function(function: Any, options: Options) -> Any:
+    _check_names(options, function)
+    name = options.name or getattr(function, "__qualname__", None) or getattr(getattr(function, "func", None), "__qualname__", "component")
+    traced = Traced(name.rpartition("<locals>.")[2], options, function)
+    module = getattr(function, "__self__", None)
+    return _coroutine(function, traced, module) if inspect.iscoroutinefunction(function) else _plain(function, traced, module)
+
+
+def _plain(function: Any, traced: Traced, owner: Any) -> Any:
+    @functools.wraps(function)
+    def component(*args: Any, **kwargs: Any) -> Any:
+        call = traced.begin(_module(owner, args), function, args, kwargs) if switch.on else None
+        if call is None:
+            return function(*args, **kwargs)
+        token = attach(call.context)
+        try:
+            output = function(*args, **kwargs)
+        except BaseException as error:
+            detach(token)
+            call.failed(error)
+            raise
+        detach(token)
+        call.done(output)
+        return output
+
+    setattr(component, _MARK, traced)
+    return component
+
+
+def _coroutine(function: Any, traced: Traced, owner: Any) -> Any:
+    @functools.wraps(function)
+    async def component(*args: Any, **kwargs: Any) -> Any:
+        call = traced.begin(_module(owner, args), function, args, kwargs) if switch.on else None
+        if call is None:
+            return await function(*args, **kwargs)
+        token = attach(call.context)
+        try:
+            output = await function(*args, **kwargs)
+        except BaseException as error:
+            detach(token)
+            call.failed(error)
+            raise
+        detach(token)
+        call.done(output)
+        return output
+
+    setattr(component, _MARK, traced)
+    return component
+
+
+def _module(owner: Any, args: tuple[Any, ...]) -> Any:
+    """Return the module that a method belongs to: the bound one, or ``self`` in front of a method decorated in its class."""
+    candidate = owner if owner is not None else args[0] if args else None
+    return candidate if candidate is not None and _is_module(candidate) else None
+
+
+class _Proxy(wrapt.ObjectProxy):  # type: ignore[misc]
+    """Stands for a callable object whose class is not ours to change."""
+
+    def __init__(self, wrapped: Any, traced: Traced) -> None:
+        super().__init__(wrapped)
+        self._self_call = _plain(wrapped, traced, None)
+        self._self_traced = traced
+
+    @property
+    def __lstm_trace__(self) -> Traced:
+        return self._self_traced
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._self_call(*args, **kwargs)

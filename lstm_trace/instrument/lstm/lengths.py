@@ -1,0 +1,125 @@
+"""Read the true length of each sequence from what the user passed."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from lstm_trace.facts import SequenceFacts
+
+LENGTH_NAMES: Final = frozenset(
+    {"lengths", "length", "seq_lengths", "seq_lens", "seq_len", "sequence_lengths", "lens", "input_lengths", "x_lengths", "x_lens", "src_lengths"}
+)
+MASK_NAMES: Final = frozenset({"mask", "attention_mask", "seq_mask", "sequence_mask", "src_mask"})
+PAD_MASK_NAMES: Final = frozenset({"padding_mask", "pad_mask", "key_padding_mask", "src_key_padding_mask"})
+
+
+def is_packed(value: Any) -> bool:
+    """Tell a PackedSequence without importing torch.
+
+    >>> is_packed((1, 2))
+    False
+    """
+    return isinstance(value, tuple) and hasattr(value, "batch_sizes") and hasattr(value, "unsorted_indices")
+
+
+def is_tensor(value: Any) -> bool:
+    """Tell a tensor (or array) that has a shape and can be read."""
+    return hasattr(value, "shape") and hasattr(value, "tolist") and hasattr(value, "ndim")
+
+
+def from_packed(packed: Any) -> list[int]:
+    """Return the lengths of a PackedSequence in the user's own order. ``batch_sizes`` is always on the CPU."""
+    sizes: list[int] = packed.batch_sizes.tolist()
+    if not sizes:
+        return []
+    lengths = [0] * sizes[0]
+    # batch_sizes falls: rows alive[t+1] … alive[t] end after step t
+    alive = sizes[0]
+    for step, size in enumerate(sizes):
+        while alive > size:
+            alive -= 1
+            lengths[alive] = step
+    for row in range(alive):
+        lengths[row] = len(sizes)
+    order = packed.unsorted_indices
+    return lengths if order is None else [lengths[row] for row in order.tolist()]
+
+
+def from_lengths(value: Any) -> list[int] | None:
+    """Return the lengths that the user passed: a tensor, an array, a list of ints, or one int.
+
+    >>> from_lengths([3, 2]), from_lengths(5), from_lengths("many")
+    ([3, 2], [5], None)
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return [value]
+    found = value.tolist() if is_tensor(value) else value
+    if isinstance(found, (int, float)):
+        found = [found]
+    if not isinstance(found, (list, tuple)):
+        return None
+    try:
+        return [int(each) for each in found]
+    except (TypeError, ValueError):
+        return None
+
+
+def from_mask(mask: Any, *, batch_first: bool = True, inverted: bool = False) -> list[int] | None:
+    """Return how many steps of each row are real. ``mask``: (batch, time), or (time, batch) with ``batch_first=False``, or (time,).
+
+    Real is True, or anything but 0; ``inverted`` for a padding mask (``src_key_padding_mask``), where True marks padding.
+    """
+    if not is_tensor(mask):
+        return None
+    real = mask == 0 if inverted else mask != 0
+    if real.ndim == 1:
+        return [int(real.sum())]
+    if real.ndim == 3 and real.shape[-1] == 1:
+        real = real[..., 0]
+    if real.ndim != 2:
+        return None
+    return [int(each) for each in real.sum(1 if batch_first else 0).tolist()]
+
+
+def from_padding(ids: Any, padding_idx: int, *, batch_first: bool = True) -> list[int] | None:
+    """Return the length of each row up to its last id that is not ``padding_idx``: pads inside a sequence count as steps.
+
+    ``ids``: (batch, time), or (time, batch) with ``batch_first=False``, or (time,).
+    """
+    if not is_tensor(ids) or ids.ndim not in (1, 2):
+        return None
+    if ids.ndim == 1:
+        return [_trailing(ids.tolist(), padding_idx)]
+    rows = ids if batch_first else ids.T
+    if rows.shape[0] * rows.shape[1] <= 256:
+        return [_trailing(row, padding_idx) for row in rows.tolist()]
+    import torch
+
+    steps = torch.arange(1, rows.shape[1] + 1, device=rows.device)
+    return ((rows != padding_idx) * steps).amax(1).tolist() if rows.shape[1] else [0] * rows.shape[0]
+
+
+def _trailing(row: list[int], padding_idx: int) -> int:
+    length = len(row)
+    while length and row[length - 1] == padding_idx:
+        length -= 1
+    return length
+
+
+def from_shape(shape: tuple[int, ...], *, batch_first: bool, features: bool) -> SequenceFacts:
+    """Return the padded length for every row: all that a shape can say, and its source says so.
+
+    ``features``: the last axis holds features, (batch, time, feature); else (batch, time) holds ids. One axis less is one sequence.
+
+    >>> from_shape((2, 5, 8), batch_first=True, features=True).lengths
+    (5, 5)
+    """
+    axes = shape[:-1] if features else shape
+    if len(axes) == 0:
+        return SequenceFacts((1,), "shape", 1)
+    if len(axes) == 1:
+        return SequenceFacts((int(axes[0]),), "shape", int(axes[0]))
+    batch, time = (axes[0], axes[1]) if batch_first else (axes[1], axes[0])
+    return SequenceFacts((int(time),) * int(batch), "shape", int(time))

@@ -1,0 +1,48 @@
+"""Find the tensor that holds the prediction in whatever a component returns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from lstm_trace.instrument.lstm.lengths import is_packed, is_tensor
+
+NAMES: Final = ("logits", "log_probs", "logprobs", "probs", "probabilities", "scores", "prediction", "predictions", "output", "y")
+
+
+def tensor_of(output: Any) -> Any | None:
+    """Return the tensor of an output, or None: a tensor, a HF ModelOutput, a tuple, a mapping, a dataclass or an object with ``logits``.
+
+    A loss in front (a number without axes) is passed over: ``(loss, logits)`` gives the logits.
+    """
+    if is_tensor(output):
+        return output
+    for candidate in _named(output):
+        if is_tensor(candidate):
+            return candidate
+    if is_packed(output):
+        return None
+    if isinstance(output, Mapping):
+        output = tuple(output.values())
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        output = tuple(getattr(output, each.name) for each in dataclasses.fields(output))
+    if isinstance(output, (tuple, list)):
+        return next((each for each in output if is_tensor(each) and each.ndim > 0 and _holds_numbers(each)), None)
+    return None
+
+
+def _named(output: Any) -> Iterator[Any]:
+    if isinstance(output, Mapping):
+        yield from (output[name] for name in NAMES if name in output)
+    elif not isinstance(output, list):
+        # A named tuple, a dataclass, a HF ModelOutput: HF puts the loss at [0] when labels are given, so the name comes first.
+        for name in NAMES:
+            value = getattr(output, name, None)
+            if value is not None:
+                yield value
+
+
+def _holds_numbers(tensor: Any) -> bool:
+    is_floating_point = getattr(tensor, "is_floating_point", None)
+    return bool(is_floating_point()) if is_floating_point is not None else getattr(tensor.dtype, "kind", "f") == "f"

@@ -1,0 +1,200 @@
+"""Confidence, margin and entropy of what a component said, in double precision, from one read of its output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from lstm_trace.facts import Prediction
+
+Names = Mapping[int, str]
+
+_SMALL: Final = 75
+"""Below this many numbers, plain Python over ``tolist()`` beats every tensor operation."""
+
+
+def read(tensor: Any, output: str, names: Names | None, temperature: float, lengths: Sequence[int] | None = None) -> list[Prediction]:
+    """Return one prediction a sequence.
+
+    ``tensor`` is (classes,) or (batch, classes); for ``tagging`` (time, classes) or (batch, time, classes); for ``ctc`` (time, batch,
+    classes) as ``nn.CTCLoss`` takes it. One column alone is the logit, or the probability, of the second of two classes.
+    Raises ValueError where the shape does not fit ``output``.
+    """
+    if output in ("tagging", "ctc"):
+        return _over_time(tensor, output, temperature, lengths)
+    tensor = tensor.detach() if hasattr(tensor, "detach") else tensor
+    if output == "regression":
+        return [_value(each) for each in _column(tensor)]
+    if tensor.ndim == 0 or (tensor.ndim == 1 and output == "probs" and lengths is not None and len(lengths) == tensor.shape[0] > 1):
+        tensor = tensor.reshape(-1, 1)
+    if tensor.ndim > 2:
+        raise ValueError(f"output={output!r} needs (batch, classes), the component returned {tuple(tensor.shape)}: see output='tagging'")
+    of_row = _ROWS[output]
+    single = tensor.ndim == 1
+    if single or tensor.shape[0] * tensor.shape[1] <= _SMALL:
+        rows = tensor.tolist()
+        return [of_row(row, names, temperature) for row in ((rows,) if single else rows)]
+    return _batch(tensor, output, names, temperature)
+
+
+# --- One row, plain Python ------------------------------------------------------------------------------------------------
+
+
+def of_logits(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Prediction:
+    """Read the logits of one sequence.
+
+    >>> round(of_logits([0.0, math.log(3.0)]).confidence, 12)
+    0.75
+    >>> of_logits([float("nan"), 0.0]).nonfinite
+    True
+    """
+    if len(row) < 2:
+        return _binary_logit(row, names, temperature)
+    top = max(row)
+    weights = [math.exp((each - top) / temperature) for each in row] if math.isfinite(sum(row)) else None
+    if weights is None:
+        return Prediction(nonfinite=True)
+    total = sum(weights)
+    index = row.index(top)
+    entropy = math.log(total) - sum(weight * (each - top) for weight, each in zip(weights, row, strict=True)) / (temperature * total)
+    weights[index] = 0.0
+    return Prediction(_label(names, index), index, 1.0 / total, (1.0 - max(weights)) / total, entropy if entropy > 0.0 else 0.0)
+
+
+def of_log_probs(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Prediction:
+    """Read the log-probabilities of one sequence; minus infinity is the probability 0."""
+    if len(row) < 2:
+        return of_probs([math.exp(each) if each < 1.0 else math.nan for each in row], names, temperature)
+    return of_probs([math.exp(each) if each <= 700.0 else math.inf for each in row], names, temperature)
+
+
+def of_probs(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Prediction:
+    """Read the probabilities of one sequence. One number is the probability of the second of two classes.
+
+    >>> of_probs([0.2, 0.5, 0.3]).index, round(of_probs([0.2, 0.5, 0.3]).margin, 12)
+    (1, 0.2)
+    """
+    if not row or not math.isfinite(sum(row)):
+        return Prediction(nonfinite=bool(row))
+    if len(row) == 1:
+        row = [1.0 - row[0], row[0]]
+    if temperature != 1.0:
+        powers = [each ** (1.0 / temperature) if each > 0.0 else 0.0 for each in row]
+        total = sum(powers)
+        row = [each / total for each in powers] if total > 0.0 else row
+    top = max(row)
+    index = row.index(top)
+    second = max(row[:index] + row[index + 1 :])
+    entropy = -sum(each * math.log(each) for each in row if each > 0.0)
+    return Prediction(_label(names, index), index, top, top - second, entropy if entropy > 0.0 else 0.0)
+
+
+def of_multilabel(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Prediction:
+    """Read independent logits, one a label: the likeliest label, its lead over the next, and the entropy of all labels together."""
+    if not row or not math.isfinite(sum(row)):
+        return Prediction(nonfinite=bool(row))
+    chances = [_sigmoid(each / temperature) for each in row]
+    index = row.index(max(row))
+    top = chances[index]
+    second = max(chances[:index] + chances[index + 1 :], default=None)
+    entropy = -sum(part * math.log(part) for each in chances for part in (each, 1.0 - each) if part > 0.0)
+    return Prediction(_label(names, index), index, top, None if second is None else top - second, entropy)
+
+
+def _binary_logit(row: list[float], names: Names | None, temperature: float) -> Prediction:
+    if not row or not math.isfinite(row[0]):
+        return Prediction(nonfinite=bool(row))
+    return of_probs([_sigmoid(row[0] / temperature)], names)
+
+
+def _sigmoid(value: float) -> float:
+    if value >= 0.0:
+        return 1.0 / (1.0 + math.exp(-value))
+    weight = math.exp(value)
+    return weight / (1.0 + weight)
+
+
+def _label(names: Names | None, index: int) -> str | None:
+    return names.get(index) if names is not None else None
+
+
+def _value(value: float) -> Prediction:
+    return Prediction(value=float(value)) if math.isfinite(value) else Prediction(nonfinite=True)
+
+
+def _column(tensor: Any) -> list[float]:
+    # (batch, 1), (batch,), () or (batch, targets): of several targets the first speaks
+    if tensor.ndim == 0:
+        return [tensor.item()]
+    flat = tensor.reshape(tensor.shape[0], -1)
+    return flat[:, 0].tolist() if flat.shape[1] else []
+
+
+_ROWS: Final[Mapping[str, Callable[[list[float], Names | None, float], Prediction]]] = {
+    "logits": of_logits,
+    "log_probs": of_log_probs,
+    "probs": of_probs,
+    "multilabel": of_multilabel,
+}
+
+
+# --- Many rows, on the tensor's own device --------------------------------------------------------------------------------
+
+
+def _batch(tensor: Any, output: str, names: Names | None, temperature: float) -> list[Prediction]:
+    import torch
+
+    rows = tensor.double()
+    if output == "multilabel":
+        return [of_multilabel(row, names, temperature) for row in rows.tolist()]
+    if rows.shape[1] < 2:
+        return [_ROWS[output](row, names, temperature) for row in rows.tolist()]
+    bad = ~(torch.isfinite(rows) | (rows == -math.inf)).all(1) if output == "log_probs" else ~torch.isfinite(rows).all(1)
+    if output == "probs":
+        rows = rows.log()
+    if temperature != 1.0 or output == "logits":
+        rows = torch.log_softmax(rows / temperature, 1)
+    chances = rows.exp()
+    top = chances.topk(2, 1)
+    entropy = torch.special.entr(chances).sum(1)
+    found = torch.stack((top.indices[:, 0].double(), top.values[:, 0], top.values[:, 0] - top.values[:, 1], entropy, bad.double()), 1).tolist()
+    return [
+        Prediction(nonfinite=True)
+        if broken
+        else Prediction(_label(names, int(index)), int(index), confidence, margin, entropy if entropy > 0.0 else 0.0)
+        for index, confidence, margin, entropy, broken in found
+    ]
+
+
+def _over_time(tensor: Any, output: str, temperature: float, lengths: Sequence[int] | None) -> list[Prediction]:
+    import torch
+
+    steps = tensor.detach().double()
+    if steps.ndim == 2:
+        steps = steps.unsqueeze(0)
+    elif steps.ndim != 3:
+        raise ValueError(f"output={output!r} needs (time, classes) or three axes, the component returned {tuple(tensor.shape)}")
+    elif output == "ctc" and not (lengths is not None and steps.shape[0] == len(lengths) != steps.shape[1]):
+        steps = steps.transpose(0, 1)
+    batch, time = steps.shape[:2]
+    real = torch.full((batch,), time) if lengths is None or len(lengths) != batch else torch.tensor(list(lengths)).clamp(0, time)
+    within = (torch.arange(time) < real[:, None]).to(steps.device)
+    bad = (~torch.isfinite(steps).all(2) & within).any(1)
+    # log_softmax of log-probabilities is the same log-probabilities, so CTC takes either
+    logs = torch.log_softmax(steps / temperature, 2)
+    chances = logs.exp()
+    top = chances.topk(min(2, chances.shape[2]), 2).values
+    count = within.sum(1).clamp(min=1)
+
+    def mean(values: Any) -> Any:
+        return torch.where(within, values, 0.0).sum(1) / count
+
+    confidence = mean(logs.amax(2)).exp() if output == "ctc" else mean(top[..., 0])
+    margin = mean(top[..., 0] - top[..., 1]) if top.shape[2] > 1 else torch.full_like(confidence, math.nan)
+    entropy = mean(torch.special.entr(chances).sum(2))
+    found = torch.stack((confidence, margin, entropy, bad.double(), real.to(steps.device).double()), 1).tolist()
+    return [
+        Prediction(nonfinite=bool(broken)) if broken or not length else Prediction(None, None, confidence, margin, entropy)
+        for confidence, margin, entropy, broken, length in found
+    ]
