@@ -87,6 +87,8 @@ STREAM_CALLS: Final = "lstm.stream.calls"
 """int: calls of the component inside one streamed session."""
 STREAM_RESETS: Final = "lstm.stream.resets"
 """int: state resets inside one streamed session."""
+STREAM_DECISIONS: Final = "lstm.stream.decisions"
+"""int: decisions inside one streamed session, such as label flips; each is an event while there is room."""
 STREAM_REAL_TIME_FACTOR: Final = "lstm.stream.real_time_factor"
 """double: compute seconds per second of input, where the duration of a step is given."""
 
