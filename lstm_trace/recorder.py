@@ -316,6 +316,16 @@ class Recorder:
             cohort = self.publish(opened, component, predictions, sequence)
         self._component_metrics(component, predictions, sequence, cohort, (end - opened.start_ns) / 1e9, opened.context)
 
+    def finish_stream(
+        self, opened: OpenSpan, component: Component, last: Prediction | None, facts: Attributes, error: BaseException | None = None
+    ) -> None:
+        """End the span of a streamed session; its last prediction is what later spans see. One duration is recorded for all its calls."""
+        end = self.clock()
+        opened.finish({**self._constants_of(component), **facts}, error=error, end_ns=end)
+        if last is not None:
+            self.publish(opened, component, (last,), None)
+        self._duration.record((end - opened.start_ns) / 1e9, self._labels(component.name, None), opened.context)
+
     def publish(
         self, opened: OpenSpan, component: Component, predictions: Sequence[Prediction], sequence: SequenceFacts | None
     ) -> str | None:

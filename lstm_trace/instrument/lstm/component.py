@@ -15,7 +15,8 @@ from opentelemetry.context import Context
 from lstm_trace import conventions as c
 from lstm_trace.facts import Component, Prediction, SequenceFacts
 from lstm_trace.guard import shield
-from lstm_trace.instrument.lstm import outputs, prediction, sequence
+from lstm_trace.instrument.lstm import outputs, prediction, sequence, switch
+from lstm_trace.instrument.lstm import session as stream
 from lstm_trace.instrument.lstm.arguments import MISSING, Arguments
 from lstm_trace.instrument.lstm.options import Options
 from lstm_trace.instrument.lstm.tree import Tree, read_tree
@@ -79,7 +80,7 @@ class Traced:
         )
         return Known(component, tree, arguments, source, output)
 
-    def begin(self, module: Any, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+    def begin(self, module: Any, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | stream.SessionCall | None:
         """Open the span of a call, or return None: then the user's code is called as if we were not there."""
         with shield:
             recorder = default_recorder()
@@ -87,6 +88,9 @@ class Traced:
             if recorder.will_record(current) is False or is_exporting():
                 return None
             known = self.known(module, call)
+            streamed = stream.current.get()
+            if streamed is not None and streamed.covers(self, module):
+                return streamed.begin(known, args, kwargs)
             session = self._session(known, current, args, kwargs)
             if session is not None:
                 current = with_facts(current, {c.SESSION_ID: session})
@@ -97,6 +101,14 @@ class Traced:
             _open.add(begun)
             return begun
         return None
+
+    def is_on(self) -> bool:
+        """Tell whether decorated components are traced now."""
+        return switch.on
+
+    def described(self, known: Known | None) -> Component:
+        """Return the component's facts, or its name where no call has shown more."""
+        return known.component if known is not None else Component(self.name, self.options.version, self.options.preprocessing)
 
     def _session(self, known: Known, current: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         reader = self.options.session

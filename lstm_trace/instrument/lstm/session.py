@@ -1,18 +1,195 @@
-"""Streaming inference: many small calls of a component, one span."""
+"""Streaming inference: thousands of small calls of a component, one span, and an event only where something was decided."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from time import perf_counter_ns
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
+from opentelemetry import context
+from opentelemetry.context import Context
+
+from lstm_trace import attributes as to
+from lstm_trace import conventions as c
 from lstm_trace.facts import Prediction
+from lstm_trace.guard import shield
+from lstm_trace.recorder import Event, OpenSpan, default_recorder
+from lstm_trace.upstream import with_facts
+
+if TYPE_CHECKING:
+    from lstm_trace.instrument.lstm.component import Known, Traced
+
+Decision = Callable[[Prediction | None, Prediction], bool]
+
+current: ContextVar[traced_session | None] = ContextVar("lstm_trace_session", default=None)
+"""The innermost session that runs here."""
 
 
-@contextmanager
-def traced_session(
-    component: Any, session_id: str, *, every: int = 1, decision: Callable[[Prediction | None, Prediction], bool] | None = None
-) -> Iterator[None]:
-    """Write one span for all calls of ``component`` inside this block."""
-    raise NotImplementedError
-    yield
+def label_flips(previous: Prediction | None, now: Prediction) -> bool:
+    """Decide where the winning class is another than before: the default.
+
+    >>> label_flips(Prediction(index=0), Prediction(index=1)), label_flips(None, Prediction(index=1))
+    (True, False)
+    """
+    return previous is not None and (previous.index, previous.label) != (now.index, now.label)
+
+
+class traced_session:  # noqa: N801  used as a function: with traced_session(…)
+    """Write one span for all calls of ``component`` inside the ``with`` block, and events only where ``decision`` says so.
+
+    ``component`` is decorated (an instance, or a class for any of its instances). Every ``every``-th output is read;
+    ``decision(previous, current)`` compares two predictions, by default it is True where the label flips. ``step_duration`` is the
+    input that one call covers, in seconds: with it the span says the real-time factor. Call ``reset()`` where the state is reset by
+    other means than the component's own ``reset_states()``.
+
+    Raises ValueError or TypeError where an argument is not usable.
+    """
+
+    def __init__(
+        self,
+        component: Any,
+        session_id: str,
+        *,
+        every: int = 1,
+        decision: Decision | None = None,
+        step_duration: float | None = None,
+    ) -> None:
+        from lstm_trace.instrument.lstm.forms import traced_of
+
+        traced = traced_of(component)
+        if traced is None:
+            raise ValueError(f"component={component!r:.80}: accepted is a component decorated with trace_lstm")
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"every={every!r}: accepted is a whole number from 1")
+        if decision is not None and not callable(decision):
+            raise TypeError(f"decision={decision!r}: accepted is a callable (previous, current) -> bool")
+        if step_duration is not None and not step_duration > 0:
+            raise ValueError(f"step_duration={step_duration!r}: accepted are seconds above 0")
+        self.traced: Traced = traced
+        self.module = None if isinstance(component, type) or component is traced.what else component
+        self.session_id = str(session_id)
+        self.every = every
+        self.decision: Decision = decision or label_flips
+        self.step_duration = step_duration
+        self.calls = 0
+        self.resets = 0
+        self.decisions = 0
+        self._previous: Prediction | None = None
+        self._read = 0
+        self._sum = 0.0
+        self._lowest: float | None = None
+        self._nonfinite = False
+        self._compute_ns = 0
+        self._known: Known | None = None
+        self._opened: OpenSpan | None = None
+        self._tokens: tuple[Token[Any], Token[Any]] | None = None
+
+    def __enter__(self) -> traced_session:
+        with shield:
+            recorder = default_recorder()
+            below = with_facts(context.get_current(), {c.SESSION_ID: self.session_id})
+            opened = recorder.open("lstm " + self.traced.name, current=below) if self.traced.is_on() else None
+            if opened is not None:
+                self._recorder = recorder
+                self._opened = opened
+                self._tokens = (context.attach(opened.context), current.set(self))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._tokens is not None:
+            with shield:
+                token, mine = self._tokens
+                self._tokens = None
+                current.reset(mine)
+                context.detach(token)
+                self._finish(error)
+
+    def reset(self) -> None:
+        """Note that the component's state was reset."""
+        self.resets += 1
+        if self._opened is not None:
+            with shield:
+                self._recorder.count_reset(self.traced.name)
+
+    def covers(self, traced: Traced, module: Any) -> bool:
+        """Tell whether a call of this component belongs to the session."""
+        return traced is self.traced and (self.module is None or module is self.module)
+
+    def begin(self, known: Known, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SessionCall:
+        """Begin one call."""
+        self._known = known
+        return SessionCall(self, args, kwargs)
+
+    def note(self, output: Any, elapsed_ns: int) -> None:
+        """Read one call's output."""
+        self.calls += 1
+        self._compute_ns += elapsed_ns
+        known = self._known
+        if known is None or self.calls % self.every:
+            return
+        said = self.traced.predictions(known, output, None)
+        if not said:
+            return
+        now = said[0]
+        if now.nonfinite:
+            self._nonfinite = True
+            return
+        if now.confidence is not None:
+            self._read += 1
+            self._sum += now.confidence
+            if self._lowest is None or now.confidence < self._lowest:
+                self._lowest = now.confidence
+        if self.decision(self._previous, now):
+            self._decide(now)
+        self._previous = now
+
+    def _decide(self, now: Prediction) -> None:
+        self.decisions += 1
+        recorder, opened = self._recorder, self._opened
+        if opened is not None and recorder.settings.events != "off" and self.decisions <= recorder.settings.max_events:
+            event = to.prediction_event(now, 0, None, recorder.settings, None, None)
+            event[c.STREAM_CALLS] = self.calls
+            opened.event(Event(c.EVENT_PREDICTION, event, recorder.clock()))
+
+    def _finish(self, error: BaseException | None) -> None:
+        opened, recorder = self._opened, self._recorder
+        self._opened = None
+        if opened is None:
+            return
+        facts: dict[str, Any] = {c.STREAM_CALLS: self.calls, c.STREAM_RESETS: self.resets, c.STREAM_DECISIONS: self.decisions}
+        if self._lowest is not None:
+            facts[c.PREDICTION_CONFIDENCE_MIN] = self._lowest
+            facts[c.PREDICTION_CONFIDENCE_MEAN] = self._sum / self._read
+        if self._nonfinite:
+            facts[c.PREDICTION_NONFINITE] = True
+        if self.step_duration is not None and self.calls:
+            facts[c.STREAM_REAL_TIME_FACTOR] = self._compute_ns / 1e9 / (self.step_duration * self.calls)
+        recorder.finish_stream(opened, self.traced.described(self._known), self._previous, facts, error)
+
+
+class SessionCall:
+    """One call inside a session: no span of its own; what starts inside it hangs below the session's span."""
+
+    __slots__ = ("_began", "_session", "args", "context", "kwargs")
+
+    def __init__(self, session: traced_session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._session = session
+        self.args = args
+        self.kwargs = kwargs
+        self.context: Context = context.get_current()
+        self._began = perf_counter_ns()
+
+    def done(self, output: Any) -> None:
+        """Read what the call returned."""
+        elapsed = perf_counter_ns() - self._began
+        with shield:
+            self._session.note(output, elapsed)
+
+    def failed(self, error: BaseException) -> None:
+        """Count a call that raised; whether the session failed is known at its end."""
+        self._session.calls += 1
+
+
+__all__ = ["Decision", "SessionCall", "current", "label_flips", "traced_session"]
