@@ -20,9 +20,10 @@ from lstm_trace.demo.sessions import INTENTS, Session
 PROMPT = "Answer the customer with one fact from these articles.\n\n"
 
 Classify = Callable[[Sequence[Sequence[str]]], Tensor]
+Update = dict[str, Any]
 
 
-class Ticket(TypedDict, total=False):
+class Ticket(TypedDict):
     """What the graph passes from node to node."""
 
     session: Session
@@ -44,20 +45,20 @@ class Outcome:
 def build_graph(classifier: Classify, chat: BaseChatModel) -> Any:
     """Compile the agent. Each branch has a retrieval node of its own, so the chosen branch is a step of the trajectory."""
 
-    @inference_mode()
-    def classify(ticket: Ticket) -> Ticket:
-        logits = classifier([ticket["session"].window])
+    def classify(ticket: Ticket) -> Update:
+        with inference_mode():
+            logits = classifier([ticket["session"].window])
         return {"intent": INTENTS[int(logits.argmax(-1))]}
 
-    def route(ticket: Ticket) -> Ticket:
+    def route(ticket: Ticket) -> Update:
         legal = "lawyer" in ticket["session"].message
         return {"branch": "appeals" if legal else BRANCH_OF[ticket["intent"]]}
 
-    def retrieve_from(branch: str) -> Callable[[Ticket], Ticket]:
+    def retrieve_from(branch: str) -> Callable[[Ticket], Update]:
         retriever = BranchRetriever.of(branch)
         return lambda ticket: {"documents": retriever.invoke(question(ticket))}
 
-    def answer(ticket: Ticket) -> Ticket:
+    def answer(ticket: Ticket) -> Update:
         articles = "\n".join(document.page_content for document in ticket["documents"])
         return {"answer": chat.invoke([SystemMessage(PROMPT + articles), HumanMessage(question(ticket))]).text}
 

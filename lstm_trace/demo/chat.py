@@ -63,7 +63,7 @@ def best_sentence(context: str, question: str) -> str:
     'It is done in 3 days.'
     """
     asked = set(words(question))
-    sentences = [sentence.strip() for sentence in re.findall(r"[^.!?\n]+[.!?]", context)]
+    sentences: list[str] = [sentence.strip() for sentence in re.findall(r"[^.!?\n]+[.!?]", context)]
     if not sentences:
         return ""
     best = max(range(len(sentences)), key=lambda index: len(asked & set(words(sentences[index]))))
@@ -80,7 +80,8 @@ def chat_model(name: str | None) -> BaseChatModel:
     try:
         from langchain.chat_models import init_chat_model
 
-        return init_chat_model(name, temperature=0)
+        chosen: BaseChatModel = init_chat_model(name, temperature=0)
+        return chosen
     except Exception as error:  # each provider raises its own kinds; all of them mean that this model cannot be used
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(f"--model {name}: {reason}; accepted are {LOCAL} and names such as openai:gpt-4o-mini or ollama:llama3") from error

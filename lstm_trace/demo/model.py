@@ -14,7 +14,7 @@ from lstm_trace.demo.sessions import EVENTS, INTENTS, WINDOW, Session
 _INDEX = {event: index for index, event in enumerate(EVENTS)}
 
 
-class IntentClassifier(nn.Module):
+class IntentClassifier(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy here
     """Read windows of events, give logits of shape (batch, intents).
 
     ``keep`` is its preprocessing: only the last ``keep`` events of a window reach the LSTM.
@@ -56,7 +56,8 @@ def train(
                 optimiser.step()
                 schedule.step()
                 on_step()
-    return model.eval()
+    model.eval()
+    return model
 
 
 def steps(sessions: int, epochs: int = 5, batch: int = 64) -> int:
@@ -68,11 +69,12 @@ def load(weights: Path, *, keep: int) -> IntentClassifier:
     """Load trained weights behind a preprocessing that keeps the last ``keep`` events."""
     model = IntentClassifier(keep)
     model.load_state_dict(torch.load(weights, weights_only=True))
-    return model.eval()
+    model.eval()
+    return model
 
 
-@torch.inference_mode()
 def predict(model: IntentClassifier, sessions: Iterable[Session]) -> list[tuple[str, float]]:
     """Give (intent, confidence 0 to 1) for each session."""
-    confidence, index = model([session.window for session in sessions]).softmax(-1).max(-1)
+    with torch.inference_mode():
+        confidence, index = model([session.window for session in sessions]).softmax(-1).max(-1)
     return [(INTENTS[i], c) for i, c in zip(index.tolist(), confidence.tolist(), strict=True)]
