@@ -1,0 +1,90 @@
+"""From what a user names to a LangChain chat or embedding model: an object, `provider:model`, or `python:pkg.mod:name`."""
+
+from __future__ import annotations
+
+import functools
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from lstm_trace.errors import BadInput
+from lstm_trace.settings import Settings, variable_of
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.language_models import BaseChatModel
+
+_OURS: Final = "python:"
+
+
+class Unavailable(Exception):  # noqa: N818 - not an error: an evaluator without a judge is skipped
+    """There is no such model here; the message says what is missing."""
+
+
+def chat_model(judge: Any) -> BaseChatModel:
+    """Return the chat model that ``judge`` is or names; None reads the setting. Raises Unavailable, or BadInput for a bad name."""
+    named = judge if judge is not None else Settings.from_env().judge
+    if named is None:
+        raise Unavailable(f"no judge: give judge= a LangChain chat model, or name one in {variable_of('judge')} (provider:model)")
+    return _named_chat_model(named) if isinstance(named, str) else named
+
+
+def embedding_model(embeddings: Any) -> Embeddings:
+    """Return the embedding model that ``embeddings`` is or names; None reads the setting. Raises Unavailable, or BadInput."""
+    named = embeddings if embeddings is not None else Settings.from_env().embeddings
+    if named is None:
+        raise Unavailable(
+            f"no embedding model: give embeddings= a LangChain Embeddings, or name one in {variable_of('embeddings')} (provider:model)"
+        )
+    return _named_embeddings(named) if isinstance(named, str) else named
+
+
+@functools.cache
+def _named_chat_model(name: str) -> Any:
+    if name.startswith(_OURS):
+        return python_object(name, "judge")
+    _has_colon(name, "judge")
+    try:
+        from langchain.chat_models import init_chat_model
+    except ModuleNotFoundError as error:
+        raise Unavailable(f"{error.name} is not installed, which finds the judge {name!r}: pip install langchain") from None
+    return _made(init_chat_model, name, "judge")
+
+
+@functools.cache
+def _named_embeddings(name: str) -> Any:
+    if name.startswith(_OURS):
+        return python_object(name, "embeddings")
+    _has_colon(name, "embeddings")
+    try:
+        from langchain.embeddings import init_embeddings
+    except ModuleNotFoundError as error:
+        raise Unavailable(f"{error.name} is not installed, which finds the embedding model {name!r}: pip install langchain") from None
+    return _made(init_embeddings, name, "embeddings")
+
+
+def _has_colon(name: str, what: str) -> None:
+    if ":" not in name:
+        raise BadInput(f"{what} {name!r}: accepted are provider:model, such as openai:gpt-5-mini, and python:pkg.mod:name")
+
+
+def _made(make: Any, name: str, what: str) -> Any:
+    try:
+        return make(name)
+    except ImportError as error:
+        raise Unavailable(f"{what} {name!r}: {error}") from None
+    except ValueError as error:
+        raise BadInput(f"{what} {name!r}: {str(error).splitlines()[0]}") from None
+
+
+def python_object(name: str, what: str) -> Any:
+    """Import ``python:pkg.mod:name``; a class or function there is called without arguments. Raises BadInput."""
+    module, _, attribute = name.removeprefix(_OURS).partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadInput(f"{what} {name!r}: {error}; accepted is python:pkg.mod:name of a model, or of what makes one") from None
+    return found() if callable(found) and _makes(found) else found
+
+
+def _makes(found: Any) -> bool:
+    return isinstance(found, type) or not hasattr(found, "invoke") and not hasattr(found, "embed_query")
