@@ -1,4 +1,4 @@
-"""`answer_correctness`: does a free-text answer say what the reference answer says? Judged by a chat model."""
+"""`answer_correctness`: whether a free-text answer says what the reference answer says, judged by a chat model."""
 
 from __future__ import annotations
 
@@ -50,4 +50,5 @@ class AnswerCorrectness:
 def _prompt() -> str:
     from openevals.prompts import CORRECTNESS_PROMPT
 
-    return CORRECTNESS_PROMPT
+    prompt: str = CORRECTNESS_PROMPT
+    return prompt

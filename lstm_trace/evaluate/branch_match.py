@@ -1,4 +1,4 @@
-"""`branch_match`: did the chain take the branch that gold states?"""
+"""`branch_match`: whether the chain took the branch that gold states."""
 
 from __future__ import annotations
 

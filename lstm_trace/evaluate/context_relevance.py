@@ -1,4 +1,4 @@
-"""`context_relevance`: do the retrieved documents help with what was asked? Judged by a chat model, or by an embedding model offline."""
+"""`context_relevance`: whether the retrieved documents help with what was asked, judged by a chat model or an embedding model offline."""
 
 from __future__ import annotations
 
@@ -99,4 +99,5 @@ def cosine(left: Sequence[float], right: Sequence[float]) -> float:
 def _prompt() -> str:
     from openevals.prompts import RAG_RETRIEVAL_RELEVANCE_PROMPT
 
-    return RAG_RETRIEVAL_RELEVANCE_PROMPT
+    prompt: str = RAG_RETRIEVAL_RELEVANCE_PROMPT
+    return prompt

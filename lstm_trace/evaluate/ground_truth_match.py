@@ -1,4 +1,4 @@
-"""`ground_truth_match`: is the label, number or structure the one that gold states?"""
+"""`ground_truth_match`: whether a label, number or structure is the one that gold states."""
 
 from __future__ import annotations
 

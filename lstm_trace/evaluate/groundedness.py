@@ -1,4 +1,4 @@
-"""`groundedness`: does the answer say only what the retrieved context supports? Judged by a chat model."""
+"""`groundedness`: whether the answer says only what the retrieved context supports, judged by a chat model."""
 
 from __future__ import annotations
 
@@ -43,4 +43,5 @@ class Groundedness:
 def _prompt() -> str:
     from openevals.prompts import RAG_GROUNDEDNESS_PROMPT
 
-    return RAG_GROUNDEDNESS_PROMPT
+    prompt: str = RAG_GROUNDEDNESS_PROMPT
+    return prompt

@@ -1,4 +1,4 @@
-"""`hallucination_score`: is the answer free of invented facts? Judged by a chat model; 1.0 is free of them."""
+"""`hallucination_score`: whether the answer is free of invented facts, judged by a chat model; 1.0 is free of them."""
 
 from __future__ import annotations
 
@@ -51,4 +51,5 @@ class HallucinationScore:
 def _prompt() -> str:
     from openevals.prompts import HALLUCINATION_PROMPT
 
-    return HALLUCINATION_PROMPT
+    prompt: str = HALLUCINATION_PROMPT
+    return prompt

@@ -58,7 +58,8 @@ def _ask(model: BaseChatModel, template: str, threshold: float, material: dict[s
 def _scorer(template: str, model: BaseChatModel) -> Callable[..., Any]:
     from openevals.llm import create_llm_as_judge
 
-    return create_llm_as_judge(prompt=template, judge=model, continuous=True)
+    scorer: Callable[..., Any] = create_llm_as_judge(prompt=template, judge=model, continuous=True)
+    return scorer
 
 
 def _verdict(answer: Any) -> tuple[float, str | None]:
@@ -90,10 +91,10 @@ def prompts_version() -> str:
 
 
 def as_text(material: Any) -> str:
-    """Write what a judge is to read: a text as it is, documents one below the other, the rest as JSON.
+    r"""Write what a judge is to read: a text as it is, documents one below the other, the rest as JSON.
 
     >>> as_text(["Bring the receipt.", {"page_content": "30 days."}])
-    'Bring the receipt.\\n\\n30 days.'
+    'Bring the receipt.\n\n30 days.'
     """
     return "\n\n".join(texts(material))
 

@@ -32,9 +32,9 @@ def exact(response: Any, expected: Any) -> str | None:
 
 
 def normal_form(value: Any) -> str:
-    """Return a text in Unicode NFKC, without case, with single spaces, without punctuation at either end.
+    r"""Return a text in Unicode NFKC, without case, with single spaces, without punctuation at either end.
 
-    >>> normal_form("  Book\\u00a0 a REPAIR. ")
+    >>> normal_form("  Book\u00a0 a REPAIR. ")
     'book a repair'
     """
     text = unicodedata.normalize("NFKC", str(value)).casefold()

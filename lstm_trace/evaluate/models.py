@@ -16,26 +16,28 @@ if TYPE_CHECKING:
 _OURS: Final = "python:"
 
 
-class Unavailable(Exception):  # noqa: N818 - not an error: an evaluator without a judge is skipped
+class Unavailable(Exception):
     """There is no such model here; the message says what is missing."""
 
 
 def chat_model(judge: Any) -> BaseChatModel:
     """Return the chat model that ``judge`` is or names; None reads the setting. Raises Unavailable, or BadInput for a bad name."""
-    named = judge if judge is not None else Settings.from_env().judge
+    named: Any = judge if judge is not None else Settings.from_env().judge
     if named is None:
         raise Unavailable(f"no judge: give judge= a LangChain chat model, or name one in {variable_of('judge')} (provider:model)")
-    return _named_chat_model(named) if isinstance(named, str) else named
+    model: BaseChatModel = _named_chat_model(named) if isinstance(named, str) else named
+    return model
 
 
 def embedding_model(embeddings: Any) -> Embeddings:
     """Return the embedding model that ``embeddings`` is or names; None reads the setting. Raises Unavailable, or BadInput."""
-    named = embeddings if embeddings is not None else Settings.from_env().embeddings
+    named: Any = embeddings if embeddings is not None else Settings.from_env().embeddings
     if named is None:
         raise Unavailable(
             f"no embedding model: give embeddings= a LangChain Embeddings, or name one in {variable_of('embeddings')} (provider:model)"
         )
-    return _named_embeddings(named) if isinstance(named, str) else named
+    model: Embeddings = _named_embeddings(named) if isinstance(named, str) else named
+    return model
 
 
 @functools.cache
@@ -87,4 +89,4 @@ def python_object(name: str, what: str) -> Any:
 
 
 def _makes(found: Any) -> bool:
-    return isinstance(found, type) or not hasattr(found, "invoke") and not hasattr(found, "embed_query")
+    return isinstance(found, type) or not (hasattr(found, "invoke") or hasattr(found, "embed_query"))

@@ -54,4 +54,5 @@ def evaluator_named(name: str, **options: Any) -> Evaluator:
 def _checked(found: Any, name: str) -> Evaluator:
     if not callable(getattr(found, "evaluate", None)) or not isinstance(getattr(found, "name", None), str):
         raise BadInput(f"evaluator {name!r}: {type(found).__qualname__} has no name or no evaluate(); see lstm_trace.evaluate.Evaluator")
-    return found
+    evaluator: Evaluator = found
+    return evaluator

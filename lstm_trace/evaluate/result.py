@@ -79,9 +79,9 @@ class Evaluator(Protocol):
         """Name of the evaluation: ``gen_ai.evaluation.name``."""
         ...
 
-    def evaluate(
-        self, *, response: Any = None, expected_response: Any = None, context: Any = None, query: Any = None
-    ) -> EvaluationResult: ...
+    def evaluate(self, *, response: Any = None, expected_response: Any = None, context: Any = None, query: Any = None) -> EvaluationResult:
+        """Judge what is given."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
