@@ -40,9 +40,11 @@ def _on_import(path: str, component: str) -> Any:
             *parents, name = path.split(".")
             owner = module
             for parent in parents:
-                owner = getattr(owner, parent)
-            found = getattr(owner, name)
-            if traced_of(found) is None:
+                owner = getattr(owner, parent, None)
+            found = getattr(owner, name, None)
+            if found is None:
+                _log.warning("LSTM_TRACE_COMPONENTS: %r is not traced: %s has no %s", component, module.__name__, path)
+            elif traced_of(found) is None:
                 setattr(owner, name, decorate(found, Options()))
         except Exception as error:  # noqa: BLE001  the application's import must not fail for us
             _log.warning("LSTM_TRACE_COMPONENTS: %r is not traced: %s", component, error)
