@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 import torch
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langgraph.graph import END, START, StateGraph
+from pydantic import BaseModel
 
 import lstm_trace
 
@@ -79,20 +80,31 @@ def answer(session: str, events: list[int], message: str) -> dict[str, str]:
     return {"answer": ticket["answer"], "ref": ref}
 
 
+class Question(BaseModel):
+    id: str
+    events: list[int]
+    message: str
+
+
+class Feedback(BaseModel):
+    ref: str
+    rating: str
+
+
 try:
-    from fastapi import Body, FastAPI
+    from fastapi import FastAPI
 except ImportError:  # plain functions do as well
     app = None
 else:
     app = FastAPI()
 
     @app.post("/answer")
-    def http_answer(id: str = Body(), events: list[int] = Body(), message: str = Body()) -> dict[str, str]:
-        return answer(id, events, message)
+    def http_answer(question: Question) -> dict[str, str]:
+        return answer(question.id, question.events, question.message)
 
     @app.post("/feedback")
-    def http_feedback(ref: str = Body(), rating: str = Body()) -> dict[str, str]:
-        return {"id": lstm_trace.record_feedback(ref, rating)}
+    def http_feedback(feedback: Feedback) -> dict[str, str]:
+        return {"id": lstm_trace.record_feedback(feedback.ref, feedback.rating)}
 
 
 if __name__ == "__main__":

@@ -84,7 +84,10 @@ def main() -> None:
 
     for number, text in enumerate(TURNS, 1):
         vad.reset_states()  # a new turn must not begin with the state of the last one
-        with torch.inference_mode(), lstm_trace.traced_session(vad, f"call-17/turn-{number}", decision=EndOfTurn()):
+        with (
+            torch.inference_mode(),
+            lstm_trace.traced_session(vad, f"call-17/turn-{number}", decision=EndOfTurn(), step_duration=CHUNK / RATE),
+        ):
             for chunk in spoken(text).split(CHUNK):
                 if len(chunk) == CHUNK:
                     vad(chunk, RATE)
