@@ -8,37 +8,26 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import _logs, metrics, trace
 
 from lstm_trace.errors import BadInput
 from lstm_trace.guard import shield
 from lstm_trace.recorder import Recorder, set_default_recorder
-from lstm_trace.settings import Settings, variable_of
+from lstm_trace.settings import Settings
 from lstm_trace.upstream import UpstreamProcessor
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk._logs.export import LogRecordExporter
-    from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.sdk.trace.sampling import Sampler
-
-    from lstm_trace.export.endpoint import Signal, Target
-    from lstm_trace.export.otlp_json import StoreExporter
 
 # The SDK and the exporters are imported inside the functions: `import lstm_trace` loads this module and must stay light.
 
 _log = logging.getLogger("lstm_trace")
 
 _EXIT_MILLIS: Final = 5_000
-_OTLP_NAMES: Final = frozenset({"otlp", "otlp_proto_http", "otlp_proto_grpc"})
-_STORE_NAME: Final = "lstm_trace"
-_DEFAULT_STORE: Final = Settings().store
-
-_T = TypeVar("_T")
 
 
 class Providers:
@@ -99,16 +88,6 @@ class Providers:
             with shield:
                 provider.shutdown(**limit)
         atexit.unregister(self.shutdown)
-
-
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """Where spans go: ``names`` are exporters of other packages, by entry point."""
-
-    target: Target | None
-    store: StoreExporter | None
-    keep_all: bool
-    names: tuple[str, ...] = ()
 
 
 _lock = threading.Lock()
@@ -224,30 +203,29 @@ def _set_up(
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import TracerProvider
 
+    from lstm_trace.export.delivery import PromptLogProcessor, PromptSpanProcessor
+    from lstm_trace.export.routes import log_exporters, metric_readers, span_exporters, span_route
+
     environ = dict(os.environ)
     said: set[str] = set()
-    route = _route(settings, endpoint, store, environ)
+    route = span_route(settings, endpoint, store, environ)
     resource = _resource(settings, service_name, release)
     exit_is_ours: Mapping[str, Any] = {"resource": resource, "shutdown_on_exit": False}
 
     tracer_provider = TracerProvider(sampler=sampler, **exit_is_ours)
     _add_upstream(tracer_provider, settings)
-    for exporter in _span_exporters(route, said):
-        from lstm_trace.export.delivery import PromptSpanProcessor
-
+    for exporter in span_exporters(route, said):
         tracer_provider.add_span_processor(PromptSpanProcessor(exporter))  # pyright: ignore[reportArgumentType]
     trace.set_tracer_provider(tracer_provider)
     owned: list[Any] = [tracer_provider]
 
     if type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
-        meter_provider = MeterProvider(metric_readers=_metric_readers(endpoint, environ, said), **exit_is_ours)
+        meter_provider = MeterProvider(metric_readers=metric_readers(endpoint, environ, said), **exit_is_ours)
         metrics.set_meter_provider(meter_provider)
         owned.append(meter_provider)
     if type(_logs.get_logger_provider()).__name__ == "ProxyLoggerProvider":
         logger_provider = LoggerProvider(**exit_is_ours)
-        for log_exporter in _log_exporters(endpoint, environ, said):
-            from lstm_trace.export.delivery import PromptLogProcessor
-
+        for log_exporter in log_exporters(endpoint, environ, said):
             logger_provider.add_log_record_processor(PromptLogProcessor(log_exporter))
         _logs.set_logger_provider(logger_provider)
         owned.append(logger_provider)
@@ -274,105 +252,3 @@ def _resource(settings: Settings, service_name: str | None, release: str | None)
     if settings.release and not resource.attributes.get(SERVICE_VERSION):
         resource = resource.merge(Resource({SERVICE_VERSION: settings.release}))
     return resource
-
-
-def _route(settings: Settings, endpoint: str | None, store: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> _Route:
-    from lstm_trace.export.endpoint import wanted
-
-    named = _names("OTEL_TRACES_EXPORTER", environ)
-    by_otlp = endpoint is not None or (bool(named & _OTLP_NAMES) if named else wanted("traces", environ))
-    target = _target("traces", endpoint, environ) if by_otlp else None
-    store_is_given = store is not None or variable_of("store") in environ or settings.store != _DEFAULT_STORE or _STORE_NAME in named
-    # Without a usable endpoint there is the store, unless the environment names other exporters or none.
-    local = store_is_given if not named else store is not None or _STORE_NAME in named
-    local = local or (target is None and (by_otlp or not named))
-    kept = _store(settings, strict=store is not None) if local or target is not None else None
-    return _Route(target, kept, keep_all=local, names=tuple(sorted(named - _OTLP_NAMES - {_STORE_NAME, "none"})))
-
-
-def _names(variable: str, environ: Mapping[str, str]) -> set[str]:
-    return {name.strip() for name in environ.get(variable, "").split(",") if name.strip()}
-
-
-def _target(signal: Signal, endpoint: str | None, environ: Mapping[str, str]) -> Target | None:
-    from lstm_trace.export.endpoint import BadVariable, resolve
-
-    try:
-        return resolve(signal, endpoint, environ)
-    except BadVariable as error:
-        # What the operator set is no reason for the application not to start.
-        _log.error("%s; %s", error, "spans go to the store" if signal == "traces" else f"{signal} go nowhere")
-        return None
-
-
-def _store(settings: Settings, *, strict: bool) -> StoreExporter | None:
-    from lstm_trace.export.otlp_json import StoreExporter
-
-    try:
-        return StoreExporter(settings.store)
-    except BadInput as error:
-        if strict:
-            raise
-        unusable = error
-    if settings.store != _DEFAULT_STORE:
-        _log.error("%s; the default %s stands", unusable, _DEFAULT_STORE)
-        return _store(replace(settings, store=_DEFAULT_STORE), strict=False)
-    _log.error("%s; spans are not kept", unusable)
-    return None
-
-
-def _span_exporters(route: _Route, said: set[str]) -> list[SpanExporter]:
-    from lstm_trace.export.delivery import DeliveringSpanExporter
-
-    exporters: list[SpanExporter] = []
-    if route.target is not None:
-        exporters.append(DeliveringSpanExporter(route.target, route.store, keep_all=route.keep_all, said=said))
-    elif route.store is not None:
-        exporters.append(route.store)
-    return exporters + [kind() for kind in _load("opentelemetry_traces_exporter", "OTEL_TRACES_EXPORTER", route.names)]
-
-
-def _metric_readers(endpoint: str | None, environ: Mapping[str, str], said: set[str]) -> list[MetricReader]:
-    from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-
-    from lstm_trace.export.delivery import DeliveringMetricExporter
-
-    target, names = _other_signal("metrics", endpoint, environ)
-    exporters: list[Any] = []
-    if target is not None:
-        try:
-            exporters.append(DeliveringMetricExporter(target, said=said))
-        except Exception as error:  # noqa: BLE001 - a certificate or time-out that the exporter cannot read is the operator's, not ours
-            _log.error("metrics go nowhere: %s is not usable (%s)", target.shown, error)
-    exporters += [kind() for kind in _load("opentelemetry_metrics_exporter", "OTEL_METRICS_EXPORTER", names)]
-    return [each if isinstance(each, MetricReader) else PeriodicExportingMetricReader(each) for each in exporters]
-
-
-def _log_exporters(endpoint: str | None, environ: Mapping[str, str], said: set[str]) -> list[LogRecordExporter]:
-    from lstm_trace.export.delivery import DeliveringLogExporter
-
-    target, names = _other_signal("logs", endpoint, environ)
-    exporters: list[LogRecordExporter] = [DeliveringLogExporter(target, said=said)] if target is not None else []
-    return exporters + [kind() for kind in _load("opentelemetry_logs_exporter", "OTEL_LOGS_EXPORTER", names)]
-
-
-def _other_signal(signal: Signal, endpoint: str | None, environ: Mapping[str, str]) -> tuple[Target | None, tuple[str, ...]]:
-    from lstm_trace.export.endpoint import wanted
-
-    named = _names(f"OTEL_{signal.upper()}_EXPORTER", environ)
-    by_otlp = bool(named & _OTLP_NAMES) if named else endpoint is not None or wanted(signal, environ)
-    return (_target(signal, endpoint, environ) if by_otlp else None), tuple(sorted(named - _OTLP_NAMES - {"none"}))
-
-
-def _load(group: str, variable: str, names: Sequence[str]) -> list[Any]:
-    from importlib.metadata import entry_points
-
-    found: list[Any] = []
-    for name in names:
-        known = {point.name: point for point in entry_points(group=group)}
-        try:
-            found.append(known[name].load())
-        except (KeyError, ImportError, AttributeError) as error:
-            why = "no installed package has it" if isinstance(error, KeyError) else error
-            _log.error("%s names %r: %s; accepted are %s", variable, name, why, ", ".join(sorted({*known, "none"})))
-    return found

@@ -129,7 +129,8 @@ class Courier:
                 return
             self._closing = True
             self._changed.notify_all()
-        done = self.drain(seconds)
+        # Where this endpoint failed spans already, an exit waits no second time for it.
+        done = self.drain(0.0 if self._said - {self._target.signal} else seconds)
         exporter = self._exporter
         if exporter is not None:
             with suppress(Exception):
