@@ -1,9 +1,200 @@
-"""Commands that inspecting."""
+"""Commands that read a store: show, cohorts, drift, diagnose, compare, report, convert."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from lstm_trace.errors import BadInput
+
+if TYPE_CHECKING:
+    from lstm_trace.analyse.cases import View
+
+Address = Annotated[str, typer.Argument(metavar="STORE", help="A folder or file of spans, clickhouse://…, or jaeger+http://…")]
+Edges = Annotated[str | None, typer.Option(help="Upper edges of the length cohorts, such as 4,8,12,20. Default: the cohorts as recorded.")]
+Since = Annotated[
+    str | None, typer.Option(help="Only traces that started from this moment on, such as 2026-11-20 or 2026-11-20T08:00+01:00.")
+]
+Until = Annotated[str | None, typer.Option(help="Only traces that started before this moment.")]
+Component = Annotated[str | None, typer.Option(help="Only this component.")]
+
+
+class Format(str, Enum):
+    """How a table is printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+Printed = Annotated[Format, typer.Option("--format", help="How to print.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to ``app``."""
+    for command in (show, cohorts, diagnose, report):
+        app.command()(command)
+
+
+def show(
+    store: Address,
+    trace: Annotated[str, typer.Argument(metavar="TRACE_ID", help="A trace id, the start of one, or a traceparent.")],
+    format: Printed = Format.table,
+) -> None:
+    """Show one trace as a tree, with the component's facts and the scores on it."""
+    from lstm_trace.analyse.onetrace import read_trace
+    from lstm_trace.report.text import trace_tree
+    from lstm_trace.store import open_store
+
+    with open_store(store) as opened:
+        found = read_trace(opened, trace)
+        plain = found.as_dict()
+        _print(format, trace_tree(found), plain, plain["spans"])
+
+
+def cohorts(
+    store: Address,
+    by: Annotated[str, typer.Option(help="One to three of cohort, release, label, branch, time_gap, position … or attribute names.")] = (
+        "cohort,release"
+    ),
+    evaluation: Annotated[str | None, typer.Option(help="Only this evaluation.")] = None,
+    edges: Edges = None,
+    since: Since = None,
+    until: Until = None,
+    component: Component = None,
+    fail_on: Annotated[float | None, typer.Option(help="Exit with 1 when a cohort's interval lies above this fail rate.")] = None,
+    format: Printed = Format.table,
+) -> None:
+    """Fail rate, confidence, latency and tokens a cohort."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from lstm_trace.analyse.cohorts import cohorts as tabulate
+    from lstm_trace.report.text import cohort_table, step_table
+    from lstm_trace.store import open_store
+
+    view = _view(edges, since, until, component)
+    with open_store(store) as opened:
+        table = tabulate(opened, _names(by), evaluation=evaluation, view=view)
+    plain = table.as_dict()
+    foot = Text(f"{table.traces:,} traces, {table.spans:,} spans" + _skipped(table.skipped), "dim")
+    steps = [step_table(table), Text("")] if table.late_steps else []
+    _print(format, Group(cohort_table(table), Text(""), *steps, foot), plain, plain["rows"])
+    if fail_on is not None and any(row.ci_low is not None and row.ci_low > fail_on for row in table.rows):
+        raise typer.Exit(1)
+
+
+def diagnose(
+    store: Address,
+    baseline: Annotated[str, typer.Option(help="The release that was fine.")],
+    candidate: Annotated[str, typer.Option(help="The release in question.")],
+    outcome: Annotated[str | None, typer.Option(help="The evaluation that says whether the answer failed.")] = None,
+    mechanism: Annotated[list[str] | None, typer.Option(help="NAME=EVALUATION, such as classifier=ground_truth_match. Repeatable.")] = None,
+    edges: Edges = None,
+    since: Since = None,
+    until: Until = None,
+    min_effect: Annotated[float, typer.Option(min=0.0, help="Flag no contribution below this many percentage points.")] = 0.3,
+    fail_on: Annotated[str | None, typer.Option(help="Exit with 1 when the verdict names one of these: any, or classifier,mix …")] = None,
+    format: Printed = Format.table,
+) -> None:
+    """Which component made the outcome worse, with its evidence."""
+    from lstm_trace.analyse.diagnose import diagnose as judge
+    from lstm_trace.report.text import verdict_text
+    from lstm_trace.store import open_store
+
+    view, blamable = _view(edges, since, until, None), _blamable(fail_on)
+    given = _mechanisms(mechanism or [])
+    with open_store(store) as opened:
+        verdict = judge(opened, baseline, candidate, outcome=outcome, mechanisms=given, view=view, min_effect_pp=min_effect)
+    plain = verdict.as_dict()
+    _print(format, verdict_text(verdict), plain, plain["components"])
+    if blamable & set(verdict.verdict):
+        raise typer.Exit(1)
+
+
+def report(
+    store: Address,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
+    baseline: Annotated[str | None, typer.Option(help="Default: the second newest release.")] = None,
+    candidate: Annotated[str | None, typer.Option(help="Default: the newest release.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="The evaluation that says whether the answer failed.")] = None,
+    trace_url: Annotated[str | None, typer.Option(help="Link to a trace, such as http://localhost:16686/trace/{trace_id}.")] = None,
+) -> None:
+    """Write one self-contained HTML page: the verdict first, then what it rests on."""
+    from lstm_trace.report.page import write
+    from lstm_trace.store import open_store
+
+    with open_store(store) as opened:
+        write(opened, output, baseline=baseline, candidate=candidate, outcome=outcome, trace_url=trace_url)
+    typer.echo(f"{output}")
+
+
+def _print(format: Format, shown: Any, plain: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a result in the chosen form. Text that is not for a terminal is as wide as its table."""
+    from rich.console import Console
+
+    from lstm_trace.report.plain import as_csv, as_json
+
+    if format is Format.table:
+        console = Console()
+        (console if console.is_terminal else Console(width=160)).print(shown)
+    else:
+        typer.echo(as_json(plain) if format is Format.json else as_csv(rows), nl=format is Format.json)
+
+
+def _skipped(skipped: Mapping[str, int]) -> str:
+    counted = [f"{count:,} {what}" for what, count in skipped.items() if count]
+    return f"; skipped {', '.join(counted)}" if counted else ""
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _view(edges: str | None, since: str | None, until: str | None, component: str | None) -> View:
+    from lstm_trace.analyse.cases import View
+    from lstm_trace.analyse.dimensions import checked_edges
+
+    cut: tuple[int, ...] | None = None
+    if edges is not None:
+        try:
+            cut = checked_edges([int(part) for part in _names(edges)])
+        except BadInput as error:
+            raise BadInput(f"--{error}") from None
+        except ValueError:
+            raise BadInput(f"--edges {edges!r}: accepted are rising whole numbers from 1, such as 4,8,12,20") from None
+    return View(cut, _moment("--since", since), _moment("--until", until), component)
+
+
+def _moment(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text.strip().removesuffix("Z") + ("+00:00" if text.strip().endswith("Z") else ""))
+    except ValueError:
+        raise BadInput(f"{option} {text!r}: accepted is an ISO 8601 moment, such as 2026-11-20 or 2026-11-20T08:00+01:00") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+
+
+def _mechanisms(given: Sequence[str]) -> dict[str, str]:
+    made: dict[str, str] = {}
+    for text in given:
+        name, equals, evaluation = text.partition("=")
+        if not equals or not name.strip() or not evaluation.strip():
+            raise BadInput(f"--mechanism {text!r}: accepted is NAME=EVALUATION, such as classifier=ground_truth_match")
+        made[name.strip()] = evaluation.strip()
+    return made
+
+
+def _blamable(fail_on: str | None) -> set[str]:
+    accepted = {"mix", "classifier", "routing", "retrieval", "generation"}
+    chosen = set(_names(fail_on or ""))
+    if fail_on is not None and (not chosen or chosen - accepted - {"any"}):
+        raise BadInput(f"--fail-on {fail_on!r}: accepted are any, or out of {', '.join(sorted(accepted))}")
+    return accepted if "any" in chosen else chosen

@@ -1,0 +1,182 @@
+"""The figures behind a verdict, from cells alone: contributions with bootstrap intervals, direct tests, and the cohorts they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lstm_trace.analyse import shapley
+from lstm_trace.analyse.dimensions import longer_than
+from lstm_trace.analyse.labelled import Labelled
+from lstm_trace.analyse.shapley import Floats
+from lstm_trace.analyse.stratified import rise
+
+PRIMARY_LENGTH: Final = 12
+"""The one contrast stated before looking: sequences longer than this, in steps."""
+FALSE_ALARMS: Final = 0.01
+"""Share of quiet comparisons in which anything may be flagged; shared out among the components and their two contrasts."""
+EXPLORATORY: Final = 0.05
+"""False discovery rate (Benjamini–Hochberg) of the cohorts named beside the primary contrast."""
+REPLICATES: Final = 1000
+LEVEL: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentPart:
+    """One component's contribution in percentage points. ``proven``: its own rate rose, and its contribution's interval excludes zero."""
+
+    name: str
+    pp: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+    proven: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """One direct test: did a component's own rate rise in these strata? ``q_value`` is set for a single cohort, adjusted."""
+
+    component: str
+    strata: NDArray[np.bool_]
+    p_value: float
+    significant: bool
+    q_value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """Every figure of a comparison, percentage points unless said. ``places`` are (component, cohort, baseline rate, candidate rate)."""
+
+    rates: tuple[float, float]
+    change_pp: float
+    change_se_pp: float
+    parts: tuple[ComponentPart, ...]
+    mix: tuple[float, float, float]
+    rate: tuple[float, float, float]
+    places: tuple[tuple[str, str, float, float], ...]
+
+
+def attribute(cells: Labelled, *, seed: int = 0) -> Attribution:
+    """Compute the contributions of mix, each measured mechanism and generation, and test each one's own rate directly."""
+    names = ("mix", *cells.mechanisms, "generation")
+    if min(cells.n) == 0:
+        nothing = tuple(ComponentPart(name, 0.0, 0.0, 0.0, 1.0, False) for name in names)
+        return Attribution((0.0, 0.0), 0.0, 0.0, nothing, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), ())
+    before, after = cells.weighted()
+    drawn = _bootstrap(cells, np.random.default_rng(seed))
+    shares, replicates = 100.0 * shapley.contributions(before[None], after[None])[0], 100.0 * shapley.contributions(*drawn)
+    tests = _direct(cells)
+    parts: list[ComponentPart] = []
+    for index, name in enumerate(names):
+        low, high = _interval(replicates[:, index].sum(axis=-1))
+        proven = any(
+            test.significant and _interval(replicates[:, index][:, test.strata].sum(axis=-1))[0] > 0
+            for test in tests
+            if test.component == name
+        )
+        p_value = min(test.p_value for test in tests if test.component == name)
+        parts.append(ComponentPart(name, float(shares[index].sum()), low, high, p_value, proven))
+    rates = (_rate(before), _rate(after))
+    spread = float(replicates.sum(axis=(1, 2)).std())
+    mix, rate = _kitagawa(before, after, drawn)
+    return Attribution(rates, 100.0 * (rates[1] - rates[0]), spread, tuple(parts), mix, rate, _places(cells, shares, tests))
+
+
+def _rate(table: Floats) -> float:
+    return float(table[..., 1].sum() / table.sum())
+
+
+def _interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
+    low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
+
+
+def _bootstrap(cells: Labelled, random: np.random.Generator) -> tuple[Floats, Floats]:
+    """Resample each release's traces, and weigh them: two tables (replicates, strata, 2, …, 2)."""
+    drawn: list[Floats] = []
+    for counts in cells.counts:
+        flat = shapley.resample(counts.ravel(), REPLICATES, random)
+        drawn.append((flat.reshape(REPLICATES, *counts.shape) * cells.weights).sum(axis=-1))
+    return drawn[0], drawn[1]
+
+
+def _kitagawa(before: Floats, after: Floats, drawn: tuple[Floats, Floats]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mix against rate (Kitagawa, 1955): the two-factor case of the same decomposition."""
+    flat = [table.reshape(*table.shape[:2], -1, 2).sum(axis=2) for table in (before[None], after[None], *drawn)]
+    point = 100.0 * shapley.contributions(flat[0], flat[1])[0].sum(axis=-1)
+    spread = 100.0 * shapley.contributions(flat[2], flat[3]).sum(axis=-1)
+    mix, rate = ((float(point[i]), *_interval(spread[:, i])) for i in range(2))
+    return mix, rate
+
+
+def _own(table: Floats, depth: int) -> Floats:
+    """Weights of one factor: (strata, cells of everything before it, 2)."""
+    kept = table.sum(axis=tuple(range(1 + depth, table.ndim)))
+    return kept.reshape(table.shape[0], -1, 2)
+
+
+def _effective(cells: Labelled, depth: int) -> Floats:
+    """Effective numbers of cases of each cell before a factor: (2, strata, cells). Plain numbers where every weight is one."""
+    once, squared = ((cells.counts * cells.weights**power).sum(axis=-1) for power in (1, 2))
+    pairs = [np.stack([_own(side, depth).sum(axis=-1) for side in table]) for table in (once, squared)]
+    return np.divide(pairs[0] ** 2, pairs[1], out=np.zeros_like(pairs[0]), where=pairs[1] > 0)
+
+
+def _direct(cells: Labelled) -> list[Contrast]:
+    """Test each factor's own rate, one-sided, where everything before it went right: over all cohorts, the primary contrast, and each.
+
+    The first two share ``FALSE_ALARMS`` with those of the other components; single cohorts are exploratory and pass Benjamini–Hochberg
+    at the same rate. The mix is tested by a chi-square over cohorts.
+    """
+    from scipy.stats import chi2_contingency, false_discovery_control
+
+    everywhere = np.ones(len(cells.strata), dtype=bool)
+    long = np.array([longer_than(cohort, PRIMARY_LENGTH) for cohort in cells.strata])
+    names = (*cells.mechanisms, "generation")
+    alpha = FALSE_ALARMS / (2 * (len(names) + 1))
+    made: list[Contrast] = []
+    for depth, name in enumerate(names, start=1):
+        for chosen in (everywhere, long):
+            p_value = _clean_rise(cells, depth, chosen)
+            made.append(Contrast(name, chosen, p_value, p_value < alpha))
+    singles = [
+        (name, depth, everywhere & (np.arange(everywhere.size) == k)) for depth, name in enumerate(names, 1) for k in range(long.size)
+    ]
+    p_values = [_clean_rise(cells, depth, chosen) for _, depth, chosen in singles]
+    adjusted = false_discovery_control(p_values)
+    made += [
+        Contrast(name, chosen, p_value, bool(q < FALSE_ALARMS), float(q))
+        for (name, _, chosen), p_value, q in zip(singles, p_values, adjusted, strict=True)
+    ]
+    mixes = np.stack([side.reshape(side.shape[0], -1).sum(axis=1) for side in cells.counts])
+    seen = mixes[:, mixes.sum(axis=0) > 0]
+    p_value = float(chi2_contingency(seen).pvalue) if seen.shape[1] > 1 else 1.0
+    return [*made, Contrast("mix", everywhere, p_value, p_value < 2 * alpha)]
+
+
+def _clean_rise(cells: Labelled, depth: int, chosen: NDArray[np.bool_]) -> float:
+    before, after = (_own(side, depth)[chosen, 0] for side in cells.weighted())
+    n = _effective(cells, depth)[:, chosen, 0]
+    return rise(before, after, n[0], n[1])
+
+
+def _places(cells: Labelled, shares: Floats, tests: Sequence[Contrast]) -> tuple[tuple[str, str, float, float], ...]:
+    """Cohorts in which a factor's own rate rose: its largest contribution, and what Benjamini–Hochberg lets stand beside it."""
+    weighted = cells.weighted()
+    found: list[tuple[str, str, float, float]] = []
+    for depth, name in enumerate((*cells.mechanisms, "generation"), start=1):
+        before, after = (_own(side, depth)[:, 0] for side in weighted)
+        own = [(int(test.strata.argmax()), test.q_value) for test in tests if test.component == name and test.q_value is not None]
+        largest = max(own, key=lambda pair: shares[depth, pair[0]])[0]
+        for k, q in own:
+            if k == largest or (q < EXPLORATORY and shares[depth, k] > 0):
+                rates = [float(side[k, 1] / max(side[k].sum(), 1e-300)) for side in (before, after)]
+                found.append((name, cells.strata[k], rates[0], rates[1]))
+    traffic = [side.reshape(side.shape[0], -1).sum(axis=1) / side.sum() for side in weighted]
+    grown = [k for k in range(len(cells.strata)) if traffic[1][k] > traffic[0][k] and shares[0, k] > 0]
+    return (*found, *(("mix", cells.strata[k], float(traffic[0][k]), float(traffic[1][k])) for k in grown))

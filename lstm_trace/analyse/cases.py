@@ -1,0 +1,161 @@
+"""Component calls, and the judgements joined to them: the two tables that every analysis starts from, as ibis expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from lstm_trace.analyse.dimensions import UNKNOWN, cohort_of
+from lstm_trace.store import Store
+
+EVALUATOR: Final = "EVALUATOR"
+FAILING: Final = ("fail", "failed", "down", "escalated")
+PASSING: Final = ("pass", "passed", "up")
+PASS_SCORE: Final = 0.5
+"""A judgement without a known label passes from this score on."""
+
+_CARRIED: Final = (
+    "trace_id", "span_id", "start_ns", "release", "session_id", "service", "component", "component_version", "preprocessing",
+    "length", "cohort", "time_gap", "label", "confidence", "state_origin", "duration_s", "batch_size",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Which calls are looked at: upper cohort ``edges`` in steps (None: as recorded), a window of nanoseconds, one component."""
+
+    edges: Sequence[int] | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
+    component: str | None = None
+
+
+EVERYTHING: Final = View()
+
+
+def working(spans: Any) -> Any:
+    """The spans of the application's own work: all but the evaluators'."""
+    return spans.filter((spans.span_kind != EVALUATOR) | spans.span_kind.isnull(), spans.target_trace_id.isnull())
+
+
+def calls(store: Store, view: View = EVERYTHING) -> Any:
+    """One row a component call, with its own facts; ``duration_s`` and the like as in the store."""
+    return _within(_own(store, view), view)
+
+
+def traces(store: Store, view: View = EVERYTHING) -> Any:
+    """One row a trace: the facts of its first component call.
+
+    A trace whose component ran elsewhere takes them from the first upstream facts on its spans, without ``duration_s``; a trace that
+    knows of no prediction at all has only its release, session and service.
+    """
+    import ibis
+
+    own = _own(store, view)
+    first = own.group_by("trace_id").aggregate(span_id=own.span_id.argmin(own.start_ns))
+    led = own.semi_join(first, ["trace_id", "span_id"])
+    return _within(led if view.component else ibis.union(led, _elsewhere(store, view)), view)
+
+
+def units(store: Store, view: View = EVERYTHING) -> Any:
+    """One row a component call, and one a trace without any: what a cohort is made of."""
+    import ibis
+
+    own = _own(store, view)
+    return _within(own if view.component else ibis.union(own, _elsewhere(store, view)), view)
+
+
+def _own(store: Store, view: View) -> Any:
+    spans = working(store.spans)
+    found = spans.filter(spans.component.notnull())
+    if view.component is not None:
+        found = found.filter(found.component == view.component)
+    return found.select(*_CARRIED).mutate(cohort=cohort_of(found.length, found.cohort, view.edges))
+
+
+def _elsewhere(store: Store, view: View) -> Any:
+    import ibis
+
+    spans = working(store.spans)
+    rest = spans.anti_join(spans.filter(spans.component.notnull()), "trace_id")
+    told = rest.upstream_component.notnull()
+    made = rest.group_by("trace_id").aggregate(
+        span_id=rest.span_id.argmin(rest.start_ns),
+        start_ns=rest.start_ns.min(),
+        release=rest.release.min(),
+        session_id=rest.session_id.min(),
+        service=rest.service.min(),
+        component=rest.upstream_component.min(),
+        length=rest.upstream_length.argmin(rest.start_ns, where=told),
+        cohort=rest.upstream_cohort.argmin(rest.start_ns, where=told),
+        label=rest.upstream_label.argmin(rest.start_ns, where=told),
+        confidence=rest.upstream_confidence.argmin(rest.start_ns, where=told),
+    )
+    types = spans.schema()
+    absent = {name: ibis.null(types[name]) for name in _CARRIED if name not in made.columns}
+    return made.mutate(cohort=cohort_of(made.length, made.cohort, view.edges), **absent).select(*_CARRIED)
+
+
+def judgements(store: Store, view: View = EVERYTHING) -> Any:
+    """One row an evaluation, with the facts of the call it judges: the component's own span, else its trace's first call.
+
+    ``judged`` says that it has a score or a label, ``failed`` that it failed (null where not judged). An evaluation of a trace that is
+    not in the store keeps the release, cohort and confidence that were copied onto it; it is left out of a window of time.
+    """
+    import ibis
+
+    made = store.evaluations
+    made = made.select(
+        "evaluation_name", "score", "label", "status", "version", "annotator", "target_trace_id", "target_span_id", "time_ns",
+        copied_release=made.release, copied_cohort=made.cohort, copied_confidence=made.confidence,
+        carrier_trace_id=made.trace_id, carrier_span_id=made.span_id,
+    ).mutate(judged=judged(made), failed=failed(made))  # fmt: skip
+    made = made.rename(judged_label="label")
+    direct = calls(store, view)
+    facts = [name for name in _CARRIED if name not in ("trace_id", "span_id")]
+    on_call = made.inner_join(direct, [made.target_trace_id == direct.trace_id, made.target_span_id == direct.span_id])
+    on_call = on_call.select(*made.columns, *facts, trace_id=made.target_trace_id)
+    others = made.anti_join(direct, [made.target_trace_id == direct.trace_id, made.target_span_id == direct.span_id])
+    whole = traces(store, view)
+    if view.component is not None or view.since_ns is not None or view.until_ns is not None:
+        on_trace = others.inner_join(whole, others.target_trace_id == whole.trace_id)
+    else:
+        on_trace = others.left_join(whole, others.target_trace_id == whole.trace_id)
+    on_trace = on_trace.select(*made.columns, *facts, trace_id=others.target_trace_id)
+    rows = ibis.union(on_call, on_trace)
+    return rows.mutate(
+        release=ibis.coalesce(rows.release, rows.copied_release),
+        cohort=ibis.coalesce(rows.cohort.nullif(UNKNOWN), rows.copied_cohort, UNKNOWN),
+        confidence=ibis.coalesce(rows.confidence, rows.copied_confidence),
+    ).drop("copied_release", "copied_cohort", "copied_confidence")
+
+
+def judged(evaluations: Any) -> Any:
+    """Whether an evaluation carries a judgement: it ran, and gave a score or a label."""
+    return (evaluations.status == "ok") & (evaluations.score.notnull() | evaluations.label.notnull())
+
+
+def failed(evaluations: Any) -> Any:
+    """1 where the judgement failed, 0 where it passed, null where there is none.
+
+    The label decides: ``fail``, ``down`` and ``escalated`` fail. A label of another vocabulary leaves it to the score, below 0.5 fails.
+    """
+    import ibis
+
+    label = evaluations.label.lower()
+    return ibis.cases(
+        (~judged(evaluations), ibis.null("int64")),
+        (label.isin(FAILING), ibis.literal(1, "int64")),
+        (label.isin(PASSING), ibis.literal(0, "int64")),
+        (evaluations.score < PASS_SCORE, ibis.literal(1, "int64")),
+        else_=ibis.literal(0, "int64"),
+    )
+
+
+def _within(table: Any, view: View) -> Any:
+    if view.since_ns is not None:
+        table = table.filter(table.start_ns >= view.since_ns)
+    if view.until_ns is not None:
+        table = table.filter(table.start_ns < view.until_ns)
+    return table

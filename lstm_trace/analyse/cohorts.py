@@ -1,0 +1,243 @@
+"""Fail rate, confidence, latency and cost a cohort: counts that anyone can count again in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from lstm_trace.analyse import cases
+from lstm_trace.analyse.cases import EVERYTHING, View
+from lstm_trace.analyse.dimensions import UNKNOWN, dimension, rank
+from lstm_trace.analyse.intervals import wilson
+from lstm_trace.errors import BadInput
+from lstm_trace.store import Store
+
+ESCALATION: Final = "escalation"
+FEEDBACK: Final = "feedback"
+
+
+@dataclass(frozen=True, slots=True)
+class CohortRow:
+    """One cohort under one evaluation.
+
+    ``n`` counts evaluations with a score or label, ``errors`` those without; the interval is Wilson's, 95 %. ``calls`` and ``traces``,
+    confidence, latency (seconds, of the component's span) and tokens (a trace's sum over its model calls) are the whole cohort's,
+    judged or not; so are the shares of traces that were escalated or got a thumbs-down. ``evaluation`` is None for a cohort without any.
+    """
+
+    group: Mapping[str, str]
+    evaluation: str | None
+    n: int
+    failed: int
+    errors: int
+    fail_rate: float | None
+    ci_low: float | None
+    ci_high: float | None
+    calls: int
+    traces: int
+    confidence_mean: float | None
+    latency_p50_s: float | None
+    latency_p99_s: float | None
+    escalation_rate: float
+    thumbs_down_rate: float
+    input_tokens_mean: float | None
+    output_tokens_mean: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row as plain values, its group's dimensions first."""
+        rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "group"}
+        return {**self.group, **rest}
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One step of the trajectory: traces that reached it, and those in which a span or a judgement of that step failed."""
+
+    release: str
+    step: int
+    n: int
+    failed: int
+    fail_rate: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class CohortTable:
+    """Cohorts of a store, with how much was read and what was skipped."""
+
+    by: tuple[str, ...]
+    traces: int
+    spans: int
+    skipped: Mapping[str, int]
+    rows: tuple[CohortRow, ...]
+    late_steps: tuple[StepRow, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The table as plain values, ready for JSON."""
+        return {
+            "traces": self.traces,
+            "spans": self.spans,
+            "skipped": dict(self.skipped),
+            "rows": [row.as_dict() for row in self.rows],
+            "late_steps": [{name: getattr(row, name) for name in StepRow.__dataclass_fields__} for row in self.late_steps],
+        }
+
+
+def cohorts(
+    store: Store, by: Sequence[str] = ("cohort", "release"), *, evaluation: str | None = None, view: View = EVERYTHING
+) -> CohortTable:
+    """Group component calls and their evaluations by one to three dimensions.
+
+    ``by``: `cohort` `release` `time_gap` `label` `branch` `position` `component` …, or any attribute's name. A trace counts in each
+    branch that it took. Raises BadInput for an unknown dimension or an evaluation that the store does not hold.
+    """
+    names = tuple(dict.fromkeys(by))
+    if not 1 <= len(names) <= 3:
+        raise BadInput(f"cannot group by {','.join(by)!r}: give one to three dimensions, such as cohort,release")
+    units = grouped(store, cases.units(store, view), names)
+    judged = grouped(store, cases.judgements(store, view), names)
+    if evaluation is not None:
+        _known_evaluation(store, evaluation)
+    facts = {_key(row, names): row for row in _facts(store, units, names)}
+    signals = {(_key(row, names), row["evaluation_name"]): row for row in _counts(judged, names)}
+    rows: list[CohortRow] = []
+    for key in sorted({*facts, *(key for key, _ in signals)}, key=lambda key: [rank(n, v) for n, v in zip(names, key, strict=True)]):
+        shown = sorted(name for at, name in signals if at == key and (name == evaluation or (evaluation is None and name != ESCALATION)))
+        marked = [(signals.get((key, name)) or {}).get("failed_traces", 0) for name in (ESCALATION, FEEDBACK)]
+        group = dict(zip(names, key, strict=True))
+        rows += [_row(group, name, signals[key, name], facts.get(key, {}), marked) for name in shown]
+        if not shown and evaluation is None:
+            rows.append(_row(group, None, {}, facts.get(key, {}), marked))
+    work = cases.working(store.spans)
+    size = store.spans.aggregate(spans=store.spans.count()).cross_join(work.aggregate(traces=work.trace_id.nunique())).to_pyarrow()
+    read = size.to_pylist()[0]
+    return CohortTable(names, read["traces"], read["spans"], store.skipped, tuple(rows), late_steps(store, view))
+
+
+def grouped(store: Store, table: Any, names: Iterable[str]) -> Any:
+    """Add a text column ``by_{i}`` for each dimension in ``names`` to calls or judgements."""
+    for index, name in enumerate(names):
+        column = f"by_{index}"
+        if name == "branch":
+            spans = cases.working(store.spans)
+            taken = spans.filter(spans.branch.notnull()).select("trace_id", **{column: spans.branch}).distinct()
+            table = _joined(table, taken)
+        elif name == "position":
+            table = _joined(table, _positions(store)).mutate(position=lambda t: t["at"]).drop("at")
+            table = table.mutate(**{column: dimension("position")(table)})  # type: ignore[misc]  # a named dimension is never None
+        elif (expression := dimension(name)) is not None:
+            table = table.mutate(**{column: expression(table)})
+            continue
+        else:
+            table = _joined(table, _said(store, name, column))
+        table = table.mutate(**{column: table[column].fill_null(UNKNOWN)})
+    return table
+
+
+def _joined(table: Any, other: Any) -> Any:
+    joined = table.left_join(other, "trace_id")
+    return joined.drop([name for name in joined.columns if name.endswith("_right")])
+
+
+def _positions(store: Store) -> Any:
+    """The place of each trace in its session, from 1; traces without a session have none."""
+    import ibis
+
+    spans = cases.working(store.spans)
+    begun = spans.filter(spans.session_id.notnull()).group_by("trace_id", "session_id").aggregate(at_ns=spans.start_ns.min())
+    place = ibis.row_number().over(ibis.window(group_by="session_id", order_by=["at_ns", "trace_id"])) + 1
+    return begun.mutate(at=place).select("trace_id", "at")
+
+
+def _said(store: Store, name: str, column: str) -> Any:
+    """What a trace's spans, else their resource, say of an attribute; the first value in sorted order where they differ."""
+    import ibis
+
+    spans = cases.working(store.spans)
+    value = ibis.coalesce(spans.attributes.get(name, ibis.null("string")), spans.resource.get(name, ibis.null("string")))
+    said = spans.select("trace_id", value=value)
+    return said.filter(said.value.notnull()).group_by("trace_id").aggregate(**{column: said.value.min()})
+
+
+def _facts(store: Store, units: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+    spans = cases.working(store.spans)
+    models = spans.filter(spans.span_kind == "LLM")
+    tokens = models.group_by("trace_id").aggregate(given=models.input_tokens.sum(), made=models.output_tokens.sum())
+    keys = [f"by_{index}" for index in range(len(names))]
+    latency = units.group_by(keys).aggregate(
+        calls=units.count(),
+        confidence_mean=units.confidence.mean(),
+        latency_p50_s=units.duration_s.quantile(0.5),
+        latency_p99_s=units.duration_s.quantile(0.99),
+    )
+    whole = units.select("trace_id", *keys).distinct().left_join(tokens, "trace_id")
+    spent = whole.group_by(keys).aggregate(traces=whole.count(), input_tokens_mean=whole.given.mean(), output_tokens_mean=whole.made.mean())
+    return latency.inner_join(spent, keys).to_pyarrow().to_pylist()
+
+
+def _counts(judged: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+    keys = [f"by_{index}" for index in range(len(names))]
+    counted = judged.group_by(*keys, "evaluation_name").aggregate(
+        n=judged.failed.count(),
+        failed=judged.failed.sum().fill_null(0),
+        errors=(~judged.judged).sum().fill_null(0),
+        failed_traces=judged.trace_id.nunique(where=judged.failed == 1),
+    )
+    return counted.to_pyarrow().to_pylist()
+
+
+def _key(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(row[f"by_{index}"] for index in range(len(names)))
+
+
+def _row(
+    group: Mapping[str, str], name: str | None, counted: Mapping[str, Any], facts: Mapping[str, Any], marked: Sequence[int]
+) -> CohortRow:
+    n, failed, whole = int(counted.get("n", 0)), int(counted.get("failed", 0)), int(facts.get("traces", 0))
+    interval = wilson(failed, n)
+    return CohortRow(
+        group,
+        name,
+        n,
+        failed,
+        int(counted.get("errors", 0)),
+        failed / n if n else None,
+        interval[0] if interval else None,
+        interval[1] if interval else None,
+        int(facts.get("calls", 0)),
+        whole,
+        facts.get("confidence_mean"),
+        facts.get("latency_p50_s"),
+        facts.get("latency_p99_s"),
+        marked[0] / whole if whole else 0.0,
+        marked[1] / whole if whole else 0.0,
+        facts.get("input_tokens_mean"),
+        facts.get("output_tokens_mean"),
+    )
+
+
+def late_steps(store: Store, view: View = EVERYTHING) -> tuple[StepRow, ...]:
+    """Fail rate by step of the trajectory and release: a step failed when one of its spans ended in error or was judged as failed."""
+    spans = cases.working(store.spans)
+    within = spans.semi_join(cases.traces(store, view), "trace_id") if view != EVERYTHING else spans
+    steps = within.filter(within.step.notnull())
+    made = store.evaluations
+    bad = made.mutate(failed=cases.failed(made)).filter(lambda e: e.failed == 1)
+    bad = bad.select(trace_id=bad.target_trace_id, span_id=bad.target_span_id).distinct().mutate(judged_bad=1)
+    marked = steps.left_join(bad, ["trace_id", "span_id"])
+    wrong = ((marked.status == "error") | (marked.judged_bad == 1)).fill_null(False)
+    each = marked.group_by("trace_id", "step").aggregate(release=marked.release.min(), wrong=wrong.cast("int64").max())
+    table = each.group_by("release", "step").aggregate(n=each.count(), failed=each.wrong.sum())
+    rows: list[StepRow] = []
+    for row in table.to_pyarrow().to_pylist():
+        low, high = wilson(row["failed"], row["n"]) or (0.0, 1.0)
+        rows.append(StepRow(row["release"] or UNKNOWN, row["step"], row["n"], row["failed"], row["failed"] / row["n"], low, high))
+    return tuple(sorted(rows, key=lambda row: (row.release, row.step)))
+
+
+def _known_evaluation(store: Store, name: str) -> None:
+    known = sorted(store.evaluations.select("evaluation_name").distinct().to_pyarrow().column(0).to_pylist())
+    if name not in known:
+        raise BadInput(f"evaluation {name!r} is not in {store.address}; it holds {', '.join(map(repr, known)) or 'none'}")

@@ -1,0 +1,216 @@
+"""Which component made the outcome worse: contributions with intervals, and a verdict that a direct test has to back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from lstm_trace.analyse.attribution import Attribution, attribute
+from lstm_trace.analyse.cases import EVERYTHING, View
+from lstm_trace.analyse.labelled import Labelled, labelled
+from lstm_trace.store import Store
+
+MIN_EFFECT_PP: Final = 0.3
+"""Contribution below which nothing is flagged, percentage points of the outcome."""
+DETECTABLE_PP: Final = 6.0
+"""Without a finding, `none` needs labels enough to have seen a change of this size (14 % to 20 %: about 611 traces a release)."""
+POWER_SE: Final = 1.96 + 0.8416
+"""Standard errors between no change and one that a 95 % interval excludes with 80 % power."""
+UNEXPLAINED_SE: Final = 2.576
+"""Standard errors from which a worse outcome without a flagged component is not `none`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one component added to the change, percentage points, with a bootstrap interval (95 %).
+
+    ``p_value`` is the direct test that its own rate rose among like traces, the smaller of all cohorts and the primary contrast.
+    """
+
+    name: str
+    contribution_pp: float
+    ci_low: float
+    ci_high: float
+    flagged: bool
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A cohort in which a flagged component got worse: its own rate where all before it went right (of `mix`: the cohort's share)."""
+
+    component: str
+    cohort: str
+    baseline: float
+    candidate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of Kitagawa's decomposition, percentage points with a bootstrap interval (95 %)."""
+
+    pp: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What made the candidate worse than the baseline, and what that rests on. Contributions sum to ``change_pp``."""
+
+    baseline: str
+    candidate: str
+    outcome: str
+    n: tuple[int, int]
+    rates: tuple[float, float]
+    change_pp: float
+    verdict: tuple[str, ...]
+    components: tuple[Contribution, ...]
+    mix: Part
+    rate: Part
+    where: tuple[Where, ...]
+    notes: tuple[str, ...]
+    exemplars: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        moved = f"{self.outcome} fails {abs(self.change_pp):.1f} pp {'more' if self.change_pp >= 0 else 'less'} often in {self.candidate}"
+        moved += f" than in {self.baseline} ({self.rates[0]:.1%} to {self.rates[1]:.1%})"
+        if self.verdict == ("none",):
+            return f"{moved}; no component got worse."
+        if self.verdict == ("insufficient_evidence",):
+            return f"{moved}; the evidence does not suffice to say which component did it."
+        parts = {part.name: part for part in self.components}
+        blamed = ", ".join(
+            f"{name} ({parts[name].contribution_pp:+.1f} pp, {parts[name].ci_low:.1f} to {parts[name].ci_high:.1f})"
+            for name in self.verdict
+        )
+        cohorts = list(dict.fromkeys(place.cohort for place in self.where if place.component in self.verdict and place.component != "mix"))
+        return f"{moved}; made worse by {blamed}" + (f", in sequences of {', '.join(cohorts)} steps." if cohorts else ".")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The verdict as plain values, ready for JSON."""
+        return {
+            "baseline": self.baseline,
+            "candidate": self.candidate,
+            "outcome": self.outcome,
+            "n": {"baseline": self.n[0], "candidate": self.n[1]},
+            "fail_rate": {"baseline": self.rates[0], "candidate": self.rates[1]},
+            "change_pp": self.change_pp,
+            "verdict": list(self.verdict),
+            "components": [_plain(part) for part in self.components],
+            "kitagawa": {"mix": _plain(self.mix), "rate": _plain(self.rate)},
+            "where": [_plain(place) for place in self.where],
+            "notes": list(self.notes),
+            "exemplars": list(self.exemplars),
+        }
+
+
+def diagnose(
+    store: Store,
+    baseline: str,
+    candidate: str,
+    *,
+    outcome: str | None = None,
+    mechanisms: Mapping[str, str] | None = None,
+    view: View = EVERYTHING,
+    min_effect_pp: float = MIN_EFFECT_PP,
+    seed: int = 0,
+) -> Verdict:
+    """Compare two releases and name the components that made ``outcome`` fail more often.
+
+    ``mechanisms`` maps `classifier`, `routing` or `retrieval` to the evaluation that judges it; the rest of the outcome is
+    `generation`, and the mix of cohorts is `mix`. A component is flagged when its own fail rate rose among like traces (a direct
+    test) and its contribution's interval lies above zero. Raises BadInput where the store does not hold what is named.
+    """
+    cells = labelled(store, baseline, candidate, outcome=outcome, mechanisms=mechanisms, view=view)
+    return judge(cells, baseline, candidate, min_effect_pp=min_effect_pp, seed=seed)
+
+
+def judge(cells: Labelled, baseline: str, candidate: str, *, min_effect_pp: float = MIN_EFFECT_PP, seed: int = 0) -> Verdict:
+    """Decide from the cells alone: the same as ``diagnose``, for cells that are already read."""
+    found = attribute(cells, seed=seed)
+    components = tuple(
+        Contribution(
+            part.name,
+            part.pp,
+            part.ci_low,
+            part.ci_high,
+            part.name not in cells.confounded and part.proven and part.pp >= min_effect_pp,
+            part.p_value,
+        )
+        for part in found.parts
+    )
+    flagged = tuple(part.name for part in components if part.flagged)
+    where = tuple(Where(*place) for place in found.places if place[0] in flagged)
+    verdict, notes = _verdict(cells, found, flagged)
+    return Verdict(
+        baseline,
+        candidate,
+        cells.outcome,
+        cells.n,
+        found.rates,
+        found.change_pp,
+        verdict,
+        components,
+        Part(*found.mix),
+        Part(*found.rate),
+        where,
+        (*cells.notes, *notes),
+        _exemplars(cells, candidate, flagged, where),
+    )
+
+
+def _verdict(cells: Labelled, found: Attribution, flagged: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """The verdict, and the notes that say what limits it."""
+    notes: list[str] = []
+    if cells.n != cells.judged:
+        notes.append(f"few labels: {cells.n[0]} of {cells.judged[0]} and {cells.n[1]} of {cells.judged[1]} judged traces have every label")
+    detectable = POWER_SE * found.change_se_pp
+    if min(cells.n) == 0:
+        return ("insufficient_evidence",), [*notes, f"few labels: {cells.n[0]} traces of the baseline, {cells.n[1]} of the candidate"]
+    if detectable > DETECTABLE_PP:
+        notes.append(
+            f"few labels: with {cells.n[0]} and {cells.n[1]} traces a change of the fail rate below {detectable:.1f} pp would go unseen"
+        )
+    if flagged:
+        if set(flagged) - {"mix"}:
+            notes.append(_hidden(flagged))
+        return flagged, notes
+    withheld = sorted(cells.confounded)
+    if withheld:
+        return ("insufficient_evidence",), notes
+    if found.change_pp > UNEXPLAINED_SE * found.change_se_pp:
+        notes.append("the outcome got worse, but no single component's part of it stands out from chance")
+        return ("insufficient_evidence",), notes
+    return ("insufficient_evidence" if detectable > DETECTABLE_PP else "none",), notes
+
+
+def _hidden(flagged: tuple[str, ...]) -> str:
+    blamed = [name for name in flagged if name != "mix"]
+    if len(blamed) > 1:
+        return "hidden difficulty not excluded, and likelier here: several components got worse at once; --replay settles it"
+    return "hidden difficulty not excluded: inputs that got harder within a cohort look like a worse component; --replay settles it"
+
+
+def _exemplars(cells: Labelled, candidate: str, flagged: tuple[str, ...], where: tuple[Where, ...], at_most: int = 5) -> tuple[str, ...]:
+    """Failed traces of the candidate in which the first flagged component went wrong, in its cohorts; smallest ids first."""
+    blamed = next((name for name in flagged if name != "mix"), None)
+    if blamed is None:
+        return ()
+    rows = cells.wide
+    rows = rows.filter(rows.release == candidate, rows.failed == 1)
+    cohorts = [place.cohort for place in where if place.component == blamed]
+    rows = rows.filter(rows.cohort.isin(cohorts)) if cohorts else rows
+    if blamed in cells.mechanisms:
+        rows = rows.filter(rows[blamed] == 1)
+    else:
+        for mechanism in cells.mechanisms:
+            rows = rows.filter(rows[mechanism] == 0)
+    return tuple(rows.select("trace_id").order_by("trace_id").limit(at_most).to_pyarrow().column(0).to_pylist())
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    return {item.name: getattr(part, item.name) for item in fields(part)}

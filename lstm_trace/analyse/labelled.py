@@ -1,0 +1,232 @@
+"""The judged traces of two releases as a table of cells: cohort, which mechanisms went wrong, whether the outcome failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from lstm_trace import conventions as c
+from lstm_trace.analyse import cases
+from lstm_trace.analyse.cases import EVERYTHING, View
+from lstm_trace.analyse.dimensions import UNKNOWN, cohort_rank
+from lstm_trace.analyse.shapley import Floats
+from lstm_trace.errors import BadInput
+from lstm_trace.store import Store
+
+MECHANISMS: Final[Mapping[str, str]] = {
+    "classifier": "ground_truth_match",
+    "routing": "branch_match",
+    "retrieval": "context_relevance",
+}
+"""Mechanisms in causal order, and the evaluation that says whether each went wrong."""
+NOT_AN_OUTCOME: Final = ("escalation", "feedback")
+FEW: Final = 50
+"""Judged traces a release below which a mechanism is left out rather than measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Judged traces of two releases.
+
+    ``counts`` are numbers of traces a cell, ``weights`` the weight of each of them; both are (2, strata, 2, …, 2, weights): baseline
+    first, a two for each of ``mechanisms`` and one for the outcome, then one entry a distinct weight.
+    """
+
+    outcome: str
+    strata: tuple[str, ...]
+    mechanisms: tuple[str, ...]
+    counts: Floats
+    weights: Floats
+    judged: tuple[int, int]
+    notes: tuple[str, ...]
+    confounded: frozenset[str]
+    wide: Any
+
+    @property
+    def n(self) -> tuple[int, int]:
+        """Traces with every label, a release."""
+        return int(self.counts[0].sum()), int(self.counts[1].sum())
+
+    def weighted(self) -> Floats:
+        """Weighted cells (2, strata, 2, …, 2)."""
+        return (self.counts * self.weights).sum(axis=-1)
+
+
+def releases(store: Store) -> tuple[str, ...]:
+    """The releases in a store, in the order of their first span."""
+    spans = cases.working(store.spans).filter(lambda s: s.release.notnull())
+    found = spans.group_by("release").aggregate(first=spans.start_ns.min()).to_pyarrow().to_pylist()
+    return tuple(row["release"] for row in sorted(found, key=lambda row: (row["first"] or 0, row["release"])))
+
+
+def check_releases(store: Store, *named: str) -> None:
+    """Raise BadInput for a release that the store does not hold, naming those that it does; and for twice the same."""
+    known = releases(store)
+    for name in named:
+        if name not in known:
+            raise BadInput(f"release {name!r} is not in {store.address}; it holds {', '.join(map(repr, known)) or 'none'}")
+    if len(set(named)) < len(named):
+        raise BadInput(f"baseline and candidate are both {named[0]!r}: give two releases")
+
+
+def labelled(
+    store: Store,
+    baseline: str,
+    candidate: str,
+    *,
+    outcome: str | None = None,
+    mechanisms: Mapping[str, str] | None = None,
+    view: View = EVERYTHING,
+) -> Labelled:
+    """Read the cells of two releases. Raises BadInput where a release, the outcome or a mechanism is not in the store."""
+    check_releases(store, baseline, candidate)
+    if unknown := sorted(set(mechanisms or {}) - set(MECHANISMS)):
+        raise BadInput(f"mechanism {unknown[0]!r}: accepted are {', '.join(MECHANISMS)}, each as NAME=EVALUATION")
+    judged = cases.judgements(store, view)
+    judged = judged.filter(judged.failed.notnull(), judged.release.isin((baseline, candidate)))
+    seen = _seen(judged, (baseline, candidate))
+    outcome = _outcome(store, seen, outcome, mechanisms or {})
+    notes: list[str] = []
+    used = _used(store, seen, outcome, mechanisms or {}, notes)
+    confounded: set[str] = set()
+    for mechanism, name in [*used.items(), ("generation", outcome)]:
+        common, note = _versions(seen[name], mechanism, name)
+        notes += [note] if note else []
+        if common is None:
+            confounded.add(mechanism)
+        elif note:
+            judged = judged.filter((judged.evaluation_name != name) | judged.version.isin(common))
+    used = {mechanism: name for mechanism, name in used.items() if mechanism not in confounded}
+    wide = _wide(store, judged, outcome, used)
+    found = wide.group_by("release", "cohort", *used, "failed", "weight").aggregate(n=wide.count()).to_pyarrow().to_pylist()
+    while used and (short := _short(found, used, (baseline, candidate))):
+        notes.append(f"{short} is left out: fewer than {FEW} traces of a release have {used[short]}")
+        del used[short]
+        found = [{key: value for key, value in row.items() if key != short} for row in found]
+    whole = [row for row in found if all(row[mechanism] is not None for mechanism in used)]
+    judged_n = tuple(sum(row["n"] for row in found if row["release"] == name) for name in (baseline, candidate))
+    strata, counts, weights = _tables(whole, (baseline, candidate), tuple(used))
+    notes += _selection(found, used)
+    return Labelled(outcome, strata, tuple(used), counts, weights, (judged_n[0], judged_n[1]), tuple(notes), frozenset(confounded), wide)
+
+
+def _seen(judged: Any, names: tuple[str, str]) -> dict[str, dict[str, dict[tuple[str | None, str | None], int]]]:
+    """Count judgements: evaluation → release → (evaluator version, annotator) → n."""
+    counted = judged.group_by("evaluation_name", "release", "version", "annotator").aggregate(n=judged.count())
+    seen: dict[str, dict[str, dict[tuple[str | None, str | None], int]]] = {}
+    for row in counted.to_pyarrow().to_pylist():
+        sides = seen.setdefault(row["evaluation_name"], {name: {} for name in names})
+        sides[row["release"]][row["version"], row["annotator"]] = row["n"]
+    return seen
+
+
+def _outcome(store: Store, seen: Mapping[str, Any], given: str | None, mechanisms: Mapping[str, str]) -> str:
+    taken = {*MECHANISMS.values(), *mechanisms.values(), *NOT_AN_OUTCOME}
+    free = {name: min(sum(side.values()) for side in sides.values()) for name, sides in seen.items() if name not in taken}
+    if given is None and not free:
+        raise BadInput(
+            f"{store.address} holds no evaluation of the two releases that could be the outcome; name one with --outcome, "
+            f"out of {', '.join(map(repr, sorted(seen))) or 'none'}"
+        )
+    if given is not None and given not in seen:
+        known = ", ".join(map(repr, sorted(seen))) or "none"
+        raise BadInput(f"outcome {given!r} is not an evaluation of the two releases in {store.address}; it holds {known}")
+    return given or min(free, key=lambda name: (name != "answer_quality", -free[name], name))
+
+
+def _used(store: Store, seen: Mapping[str, Any], outcome: str, given: Mapping[str, str], notes: list[str]) -> dict[str, str]:
+    used: dict[str, str] = {}
+    for mechanism, name in {**MECHANISMS, **given}.items():
+        if mechanism in given and name not in seen:
+            raise BadInput(f"mechanism {mechanism}={name}: {store.address} holds no evaluation {name!r} of the two releases")
+        if name == outcome:
+            continue
+        if name in seen and all(seen[name].values()):
+            used[mechanism] = name
+        else:
+            notes.append(f"{mechanism} is not measured ({name} has no scores on both sides): its part stands under what comes after it")
+    for mechanism, name in used.items():
+        if any(annotator == "LLM" for side in seen[name].values() for _, annotator in side) and mechanism == "classifier":
+            notes.append(f"gold of {mechanism} is not independent: {name} was judged by an LLM")
+    return used
+
+
+def _versions(sides: Mapping[str, Mapping[tuple[str | None, str | None], int]], mechanism: str, name: str) -> tuple[Any, str | None]:
+    """The evaluator versions to compare on, and what to say. No common version: (None, note); nothing to say: (…, None)."""
+    versions = [{version for version, _ in side} for side in sides.values()]
+    if versions[0] == versions[1] and len(versions[0]) == 1:
+        return versions[0], None
+    common = versions[0] & versions[1]
+    shares = [sum(n for (v, _), n in side.items() if v in common) / max(sum(side.values()), 1) for side in sides.values()]
+    spelled = " against ".join("/".join(sorted(str(version) for version in side)) for side in versions)
+    if common and min(shares) >= 0.3 and None not in common:
+        return common, f"evaluator version of {name} changed ({spelled}): compared on {'/'.join(sorted(map(str, common)))} only"
+    if versions[0] == versions[1]:
+        return versions[0], None
+    return None, f"evaluator version of {name} changed ({spelled}): {mechanism} cannot be told from its evaluator"
+
+
+def _wide(store: Store, judged: Any, outcome: str, used: Mapping[str, str]) -> Any:
+    """One row a trace with a judged outcome: release, cohort, weight, 0/1 (or null) a mechanism, ``failed``."""
+    import ibis
+
+    spans = store.spans
+    weight = spans.attributes.get(c.EVALUATION_WEIGHT, ibis.null("string")).try_cast("float64")
+    weighted = spans.filter(spans.evaluation_name.notnull(), weight > 0).select(
+        carrier_trace_id=spans.trace_id, carrier_span_id=spans.span_id, weight=weight
+    )
+    rows = judged.filter(judged.evaluation_name.isin((*used.values(), outcome)))
+    rows = rows.left_join(weighted, ["carrier_trace_id", "carrier_span_id"])
+    of = rows.evaluation_name
+    wide = rows.group_by("trace_id").aggregate(
+        release=rows.release.max(where=of == outcome),
+        cohort=rows.cohort.max(where=of == outcome).fill_null(UNKNOWN),
+        weight=rows.weight.max().fill_null(1.0),
+        failed=rows.failed.max(where=of == outcome),
+        **{mechanism: rows.failed.max(where=of == name) for mechanism, name in used.items()},
+    )
+    return wide.filter(wide.failed.notnull())
+
+
+def _short(found: Sequence[Mapping[str, Any]], used: Mapping[str, str], names: tuple[str, str]) -> str | None:
+    """The mechanism with the fewest labels, where too few traces of a release have every label."""
+
+    def having(mechanisms: Sequence[str]) -> int:
+        return min(
+            sum(row["n"] for row in found if row["release"] == name and all(row[m] is not None for m in mechanisms)) for name in names
+        )
+
+    outcomes = having(())
+    if having(tuple(used)) >= min(FEW, outcomes):
+        return None
+    return min(used, key=lambda mechanism: having((mechanism,)))
+
+
+def _tables(found: Sequence[Mapping[str, Any]], names: tuple[str, str], used: tuple[str, ...]) -> tuple[tuple[str, ...], Floats, Floats]:
+    strata = tuple(sorted({row["cohort"] for row in found}, key=cohort_rank)) or (UNKNOWN,)
+    weights = sorted({row["weight"] for row in found}) or [1.0]
+    counts = np.zeros((2, len(strata), *(2,) * (len(used) + 1), len(weights)))
+    for row in found:
+        cell = (names.index(row["release"]), strata.index(row["cohort"]), *(row[m] for m in used), row["failed"])
+        counts[(*cell, weights.index(row["weight"]))] += row["n"]
+    return strata, counts, np.array(weights)
+
+
+def _selection(found: Sequence[Mapping[str, Any]], used: Mapping[str, str]) -> list[str]:
+    """Say where labels were not drawn independently of the outcome: labelled and unlabelled traces fail at different rates."""
+    from scipy.stats import fisher_exact
+
+    notes: list[str] = []
+    for mechanism, name in used.items():
+        table = np.zeros((2, 2), dtype=int)
+        for row in found:
+            table[int(row[mechanism] is not None), row["failed"]] += row["n"]
+        if table.sum(axis=1).min() > 0 and len({row["weight"] for row in found}) == 1 and fisher_exact(table).pvalue < 0.001:
+            rates = table[:, 1] / table.sum(axis=1)
+            notes.append(
+                f"gold of {mechanism} is not independent of the outcome: traces with {name} fail at {rates[1]:.1%}, those without at {rates[0]:.1%}"
+            )
+    return notes

@@ -1,0 +1,83 @@
+"""Share a change of the fail rate among mechanisms: Shapley values over discrete cells.
+
+A release is a table of counts: stratum × (mechanism 1 went wrong?) × … × (outcome failed?), mechanisms in causal order. Its fail rate
+factorises into the mix of strata, each mechanism given everything before it, and the outcome given all of them. A factor's
+contribution is what the fail rate changes when that one factor is taken from the candidate, averaged over every order in which the
+factors can be exchanged (Shapley 1953; Budhathoki et al., "Why did the distribution change?", AISTATS 2021).
+
+All tables have the shape (replicates, strata, 2, …, 2): the last axis is the outcome, index 1 means wrong or failed.
+"""
+
+from __future__ import annotations
+
+from math import factorial
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+
+
+def factors(counts: Floats, other: Floats) -> list[Floats]:
+    """Factorise counts into the mix (replicates, strata) and, a mechanism, P(wrong | stratum and all mechanisms before it).
+
+    ``other`` are the counts of the other release. A cell without cases takes its rate from there: what one release never showed
+    counts as unchanged. Without cases on either side it is 0, and has no weight.
+
+    >>> one = np.array([[[[8.0, 0.0], [0.0, 2.0]]]])                    # one stratum, one mechanism, the outcome follows it
+    >>> [f.round(2).tolist() for f in factors(one, one)]
+    [[[1.0]], [[0.2]], [[[0.0, 1.0]]]]
+    """
+    strata = _collapse(counts, 0)
+    made: list[Floats] = [strata / np.maximum(strata.sum(axis=1, keepdims=True), 1e-300)]
+    for depth in range(1, counts.ndim - 1):
+        here, there = _collapse(counts, depth), _collapse(other, depth)
+        cases, cases_there = here.sum(axis=-1), there.sum(axis=-1)
+        elsewhere = np.divide(there[..., 1], cases_there, out=np.zeros_like(cases_there), where=cases_there > 0)
+        made.append(np.divide(here[..., 1], cases, out=elsewhere, where=cases > 0))
+    return made
+
+
+def _collapse(counts: Floats, depth: int) -> Floats:
+    """Sum over every axis after the strata and the first ``depth`` mechanisms."""
+    return counts.sum(axis=tuple(range(2 + depth, counts.ndim)))
+
+
+def contributions(baseline: Floats, candidate: Floats) -> Floats:
+    """Return each factor's contribution to the change of the fail rate, by stratum: (replicates, factors, strata), in rates.
+
+    Summed over factors and strata it is the whole change: ``P(fail | candidate) - P(fail | baseline)``.
+
+    >>> before = np.array([[[[90.0, 0.0], [0.0, 10.0]]]])
+    >>> after = np.array([[[[70.0, 0.0], [0.0, 30.0]]]])
+    >>> contributions(before, after).sum(axis=-1).round(3).tolist()     # mix, the mechanism, the outcome given the mechanism
+    [[0.0, 0.2, 0.0]]
+    """
+    sides = factors(baseline, candidate), factors(candidate, baseline)
+    players = len(sides[0])
+    rates = [_failing([sides[chosen >> player & 1][player] for player in range(players)]) for chosen in range(1 << players)]
+    weight = [factorial(size) * factorial(players - size - 1) / factorial(players) for size in range(players)]
+    shares = np.zeros((baseline.shape[0], players, baseline.shape[1]))
+    for player in range(players):
+        for chosen in range(1 << players):
+            if not chosen >> player & 1:
+                shares[:, player] += weight[chosen.bit_count()] * (rates[chosen | 1 << player] - rates[chosen])
+    return shares
+
+
+def _failing(chosen: list[Floats]) -> Floats:
+    """Multiply one choice of factors out to P(stratum and fail): (replicates, strata)."""
+    mix, *rates = chosen
+    failing = rates[-1]
+    for wrong in reversed(rates[:-1]):
+        failing = (1.0 - wrong) * failing[..., 0] + wrong * failing[..., 1]
+    return mix * failing
+
+
+def resample(groups: Floats, replicates: int, random: np.random.Generator) -> Floats:
+    """Draw bootstrap counts (replicates, groups) of as many cases as ``groups`` holds: a multinomial over what was observed."""
+    total = int(groups.sum())
+    if total == 0:
+        return np.zeros((replicates, groups.size))
+    return random.multinomial(total, groups / groups.sum(), size=replicates).astype(np.float64)

@@ -1,0 +1,34 @@
+"""Did a rate rise, stratum by stratum? The Mantel–Haenszel score test, one-sided, for counts or weighted counts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lstm_trace.analyse.shapley import Floats
+
+
+def rise(baseline: Floats, candidate: Floats, baseline_n: Floats, candidate_n: Floats) -> float:
+    """Return the one-sided p-value that the candidate's rate is not above the baseline's in the same strata.
+
+    ``baseline`` and ``candidate`` are weights (strata, 2), index 1 of the last axis is wrong; ``*_n`` (strata,) are effective numbers
+    of cases, equal to the plain numbers where every weight is one. Strata that one side does not have say nothing. 1.0 without any.
+    Source: Mantel and Haenszel (1959), with the variance of two binomials instead of the hypergeometric one.
+
+    >>> before, after = np.array([[96.0, 4.0]]), np.array([[83.0, 17.0]])
+    >>> round(rise(before, after, np.array([100.0]), np.array([100.0])), 5)
+    0.00135
+    """
+    from scipy.special import ndtr
+
+    both = (baseline_n > 0) & (candidate_n > 0)
+    if not both.any():
+        return 1.0
+    n_before, n_after = baseline_n[both], candidate_n[both]
+    before = baseline[both, 1] / baseline[both].sum(axis=1)
+    after = candidate[both, 1] / candidate[both].sum(axis=1)
+    pooled = (before * n_before + after * n_after) / (n_before + n_after)
+    weight = n_before * n_after / (n_before + n_after)
+    variance = (weight * pooled * (1.0 - pooled)).sum()
+    if variance <= 0.0:
+        return 1.0
+    return float(ndtr(-(weight * (after - before)).sum() / np.sqrt(variance)))

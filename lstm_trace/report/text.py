@@ -1,0 +1,209 @@
+"""A trace, a cohort table and a verdict on a terminal, as rich renderables. Strings from spans are text, never markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from lstm_trace.analyse.cohorts import CohortRow, CohortTable, cohorts
+from lstm_trace.analyse.diagnose import Verdict
+from lstm_trace.analyse.onetrace import Placed, Score, Trace, read_trace
+from lstm_trace.report.numbers import between, number, points, seconds, share
+from lstm_trace.report.printable import printable
+from lstm_trace.store import Store
+
+LOW_CONFIDENCE = 0.7
+"""Below this a confidence is shown as a warning; `confidence_router` hands over at the same value."""
+
+
+def tree(store: Store, trace_id: str) -> Tree:
+    """One trace as a tree: durations, the component's facts, steps, tokens, models, and the scores on the spans that they judge."""
+    return trace_tree(read_trace(store, trace_id))
+
+
+def trace_tree(trace: Trace) -> Tree:
+    """The tree of a trace that is already read."""
+    heading = Text.assemble(("trace ", "dim"), (trace.trace_id, "bold"), (f"  {seconds(trace.duration_s)}", "dim"))
+    release = next((span.facts["release"] for span in trace.spans if span.facts["release"]), None)
+    if release:
+        heading.append(f"  release {printable(release)}", "dim")
+    whole = Tree(heading, guide_style="dim")
+    branches: list[Tree] = []
+    for span in trace.spans:
+        # A tree deeper than the terminal is wide cannot be read: what lies deeper is shown at this depth.
+        del branches[min(span.depth, 40) :]
+        parent = branches[-1] if branches else whole
+        branches.append(parent.add(_line(span)))
+        for score in span.scores:
+            branches[-1].add(_score(score))
+    for score in trace.scores:
+        whole.add(_score(score))
+    return whole
+
+
+def _line(span: Placed) -> Text:
+    facts = span.facts
+    line = Text.assemble(
+        (printable(facts["name"]), "bold cyan" if facts["component"] else "bold"), (f"  {seconds(facts['duration_s'])}", "dim")
+    )
+    if facts["status"] == "error":
+        line.append(f"  error {printable(facts['error_type'] or '')}".rstrip(), "bold red")
+    for text, style in _facts(facts):
+        line.append("  ")
+        line.append(text, style)
+    return line
+
+
+def _facts(facts: Any) -> list[tuple[str, str]]:
+    made: list[tuple[str, str]] = []
+    if facts["component"]:
+        if facts["label"] is not None:
+            made.append((printable(facts["label"], 40), "magenta"))
+        if facts["confidence"] is not None:
+            low = facts["confidence"] < LOW_CONFIDENCE
+            made.append((f"confidence {facts['confidence']:.2f}", "yellow" if low else "green"))
+        if facts["length"] is not None:
+            guessed = " (guessed from the shape)" if facts["length_source"] == "shape" else ""
+            made.append((f"{facts['length']} steps{guessed}", ""))
+        if facts["cohort"] is not None:
+            made.append((f"cohort {printable(facts['cohort'], 40)}", "dim"))
+        if facts["state_origin"] not in (None, "none", "zero"):
+            made.append((f"state {printable(facts['state_origin'], 40)}", "red" if facts["state_origin"] == "foreign" else "dim"))
+    if facts["step"] is not None:
+        branch = f" {printable(facts['branch'], 40)}" if facts["branch"] else ""
+        made.append((f"step {facts['step']}{branch}", "blue"))
+    if (facts["attempt"] or 1) > 1:
+        made.append((f"attempt {facts['attempt']}", "yellow"))
+    if facts["model"] is not None:
+        made.append((printable(facts["model"], 60), "magenta"))
+    if facts["input_tokens"] is not None or facts["output_tokens"] is not None:
+        made.append((f"{number(facts['input_tokens'])} → {number(facts['output_tokens'])} tokens", ""))
+    return made
+
+
+def _score(score: Score) -> Text:
+    if score.failed is None:
+        return Text.assemble(("○ ", "yellow"), printable(score.name, 60), (f"  no score ({printable(score.status, 40)})", "yellow"))
+    mark, style = ("✗ ", "red") if score.failed else ("✓ ", "green")
+    line = Text.assemble((mark, style), printable(score.name, 60))
+    if score.score is not None:
+        line.append(f"  {score.score:.2f}", style)
+    if score.label:
+        line.append(f"  {printable(score.label, 40)}", style)
+    if score.explanation:
+        line.append(f"  {printable(score.explanation, 80)}", "dim")
+    return line
+
+
+def cohort_table(table: CohortTable) -> Table:
+    """Every row of a cohort table."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    named = {row.evaluation for row in table.rows}
+    for name in table.by:
+        shown.add_column(printable(name, 40))
+    if len(named) > 1:
+        shown.add_column("evaluation")
+    for title in ("n", "failed", "errors", "fail rate", "95 %", "confidence", "p50", "p99", "tokens in/out", "escalated", "thumbs down"):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for row in table.rows:
+        cells = [Text(printable(row.group[name], 40)) for name in table.by]
+        cells += [Text(printable(row.evaluation or "–", 40))] if len(named) > 1 else []
+        shown.add_row(*cells, *_figures(row))
+    return shown
+
+
+def _figures(row: CohortRow) -> list[str]:
+    return [
+        number(row.n),
+        number(row.failed),
+        number(row.errors),
+        share(row.fail_rate),
+        between(row.ci_low, row.ci_high),
+        number(row.confidence_mean, 3),
+        seconds(row.latency_p50_s),
+        seconds(row.latency_p99_s),
+        f"{number(row.input_tokens_mean)} / {number(row.output_tokens_mean)}",
+        share(row.escalation_rate),
+        share(row.thumbs_down_rate),
+    ]
+
+
+def step_table(table: CohortTable) -> Table:
+    """Fail rate by step of the trajectory, so that what goes wrong late shows."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("release")
+    for title in ("step", "traces", "failed", "fail rate", "95 %"):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for row in table.late_steps:
+        cells = (str(row.step), number(row.n), number(row.failed), share(row.fail_rate), between(row.ci_low, row.ci_high))
+        shown.add_row(Text(printable(row.release, 40)), *cells)
+    return shown
+
+
+def side_by_side(store: Store, baseline: str, candidate: str, evaluation: str) -> Table:
+    """Cohorts of two releases beside each other: fail rate with its interval, the change, and the confidence.
+
+    The change is marked where the two intervals do not overlap; that is a sign, not the test behind a verdict.
+    """
+    table = cohorts(store, ("cohort", "release"), evaluation=evaluation)
+    rows = {(row.group["cohort"], row.group["release"]): row for row in table.rows}
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("steps", no_wrap=True)
+    for release in (baseline, candidate):
+        for title in ("n", "fails", "95 %"):
+            shown.add_column(f"{printable(release, 20)} {title}", justify="right", no_wrap=True)
+    for title in ("change", "confidence"):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for cohort in dict.fromkeys(row.group["cohort"] for row in table.rows):
+        pair = [rows.get((cohort, release)) for release in (baseline, candidate)]
+        cells = [
+            text
+            for row in pair
+            for text in ((number(row.n), share(row.fail_rate), between(row.ci_low, row.ci_high)) if row else ("–",) * 3)
+        ]
+        shown.add_row(
+            Text(printable(cohort, 40)), *cells, _change(pair), " → ".join(number(row.confidence_mean, 2) if row else "–" for row in pair)
+        )
+    return shown
+
+
+def _change(pair: Sequence[CohortRow | None]) -> Text:
+    before, after = pair
+    if before is None or after is None or before.fail_rate is None or after.fail_rate is None:
+        return Text("–", "dim")
+    change = Text(points(100 * (after.fail_rate - before.fail_rate)))
+    if before.ci_high is not None and after.ci_low is not None and after.ci_low > before.ci_high:
+        change.stylize("bold red")
+    if after.ci_high is not None and before.ci_low is not None and after.ci_high < before.ci_low:
+        change.stylize("bold green")
+    return change
+
+
+def verdict_text(verdict: Verdict) -> Group:
+    """A verdict: its sentence, what each component added, where, and what limits it."""
+    blamed = verdict.verdict not in (("none",), ("insufficient_evidence",))
+    parts = Table(box=None, pad_edge=False, header_style="bold")
+    parts.add_column("component")
+    for title in ("added", "95 %", "p", ""):
+        parts.add_column(title, justify="right", no_wrap=True)
+    for part in verdict.components:
+        parts.add_row(
+            part.name, points(part.contribution_pp), f"{part.ci_low:+.1f} to {part.ci_high:+.1f}", f"{part.p_value:.2g}",
+            Text("got worse", "bold red") if part.flagged else Text(""),
+        )  # fmt: skip
+    lines: list[Any] = [Text(printable(verdict.sentence, 400), "bold red" if blamed else "bold"), Text(""), parts]
+    if verdict.where:
+        lines.append(Text(""))
+    for place in verdict.where:
+        what = "share of traffic" if place.component == "mix" else "own fail rate"
+        cohort = printable(place.cohort, 40)
+        lines.append(Text(f"{place.component} in cohort {cohort}: {what} {share(place.baseline)} → {share(place.candidate)}"))
+    lines += [Text(f"note: {printable(note, 300)}", "dim") for note in verdict.notes]
+    if verdict.exemplars:
+        lines.append(Text(f"look at: {' '.join(verdict.exemplars[:3])}", "dim"))
+    return Group(*lines)
