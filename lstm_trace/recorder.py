@@ -166,6 +166,11 @@ class Recorder:
             return False
         return source.forecast.records(trace.get_current_span(current).get_span_context())
 
+    def never_records(self) -> bool:
+        """Tell whether no span can record in any context: no provider, or a sampler that drops everything."""
+        source = self._source()
+        return not source.records or (source.forecast.root is False and source.forecast.child is False)
+
     # --- Spans -------------------------------------------------------------------------------------------------------------
 
     def open(

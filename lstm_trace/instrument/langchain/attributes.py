@@ -1,0 +1,171 @@
+"""Facts about runs to attributes, in the vocabularies that are switched on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from opentelemetry.trace import SpanKind
+
+from lstm_trace import conventions as c
+from lstm_trace.instrument.langchain.messages import Answer, Asked, document_facts
+from lstm_trace.instrument.langchain.runs import Kind
+from lstm_trace.settings import Settings
+
+Attributes = dict[str, Any]
+
+_VERBS: Final[Mapping[Kind, str]] = {
+    "chain": "chain",
+    "agent": "invoke_agent",
+    "llm": "chat",
+    "tool": "execute_tool",
+    "retriever": "retrieval",
+    "embedding": "embeddings",
+}
+_OI_KINDS: Final[Mapping[Kind, str]] = {
+    "chain": "CHAIN",
+    "agent": "AGENT",
+    "llm": "LLM",
+    "tool": "TOOL",
+    "retriever": "RETRIEVER",
+    "embedding": "EMBEDDING",
+}
+
+
+def span_name(kind: Kind, name: str) -> str:
+    """Name the span of a run: ``chain {name}``, ``invoke_agent {name}``, ``chat {model}`` …."""
+    return f"{_VERBS[kind]} {name}"
+
+
+def span_kind(kind: Kind) -> SpanKind:
+    """Return the span kind: a model call leaves the process, the rest does not."""
+    return SpanKind.CLIENT if kind in ("llm", "embedding") else SpanKind.INTERNAL
+
+
+class Vocabulary:
+    """Writes each fact under the names of OpenInference, of OpenTelemetry GenAI, or of both."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.openinference = "openinference" in settings.conventions
+        self.gen_ai = "gen_ai" in settings.conventions
+
+    def start(self, kind: Kind) -> Attributes:
+        """Return what stands on every span of this kind."""
+        attributes: Attributes = {}
+        if self.openinference:
+            attributes[c.OI_KIND] = _OI_KINDS[kind]
+        if self.gen_ai and kind != "chain":
+            attributes[c.GEN_AI_OPERATION] = _VERBS[kind]
+        return attributes
+
+    def chain(self, kind: Kind, name: str) -> Attributes:
+        """Return the attributes of a chain or an agent."""
+        attributes = self.start(kind)
+        if kind == "agent" and self.gen_ai:
+            attributes[c.GEN_AI_AGENT_NAME] = name
+        if kind == "agent" and self.openinference:
+            attributes[c.OI_AGENT_NAME] = name
+        return attributes
+
+    def node(self, attributes: Attributes, metadata: Mapping[str, Any]) -> None:
+        """Add a graph node's name and superstep."""
+        node, superstep = metadata.get("langgraph_node"), metadata.get("langgraph_step")
+        if node is not None:
+            attributes[c.GRAPH_NODE] = str(node)
+        if superstep is not None:
+            attributes[c.GRAPH_SUPERSTEP] = int(superstep)
+
+    def asked(self, asked: Asked, operation: str) -> Attributes:
+        """Return the attributes of a model call that starts."""
+        attributes = self.start("llm")
+        if self.openinference:
+            attributes[c.OI_MODEL] = asked.model
+        if self.gen_ai:
+            attributes[c.GEN_AI_OPERATION] = operation
+            attributes[c.GEN_AI_REQUEST_MODEL] = asked.model
+            if asked.provider is not None:
+                attributes[c.GEN_AI_PROVIDER] = asked.provider
+        return attributes
+
+    def answer(self, answer: Answer, seconds_to_first_chunk: float | None) -> Attributes:
+        """Return the attributes of a model's answer."""
+        attributes: Attributes = {}
+        if self.openinference:
+            _put(
+                attributes,
+                (c.OI_MODEL, answer.model),
+                (c.OI_TOKENS_PROMPT, answer.input_tokens),
+                (c.OI_TOKENS_COMPLETION, answer.output_tokens),
+                (c.OI_TOKENS_TOTAL, answer.total_tokens),
+                (c.OI_TOKENS_CACHE_READ, answer.cache_read),
+                (c.OI_TOKENS_CACHE_WRITE, answer.cache_write),
+                (c.OI_TOKENS_REASONING, answer.reasoning),
+            )
+        if self.gen_ai:
+            _put(
+                attributes,
+                (c.GEN_AI_RESPONSE_MODEL, answer.model),
+                (c.GEN_AI_RESPONSE_ID, answer.response_id),
+                (c.GEN_AI_FINISH_REASONS, answer.finish_reasons or None),
+                (c.GEN_AI_INPUT_TOKENS, answer.input_tokens),
+                (c.GEN_AI_OUTPUT_TOKENS, answer.output_tokens),
+                (c.GEN_AI_CACHE_READ_TOKENS, answer.cache_read),
+                (c.GEN_AI_CACHE_WRITE_TOKENS, answer.cache_write),
+                (c.GEN_AI_REASONING_TOKENS, answer.reasoning),
+            )
+        _put(
+            attributes,
+            (c.GEN_AI_TIME_TO_FIRST_CHUNK, seconds_to_first_chunk),
+            (c.LLM_LOGPROB_MEAN, answer.logprob_mean),
+            (c.LLM_LOGPROB_MIN, answer.logprob_min),
+        )
+        return attributes
+
+    def metric_labels(self, asked: Asked, operation: str) -> Attributes:
+        """Return the labels of a model call's metrics."""
+        labels: Attributes = {c.GEN_AI_OPERATION: operation, c.GEN_AI_REQUEST_MODEL: asked.model}
+        if asked.provider is not None:
+            labels[c.GEN_AI_PROVIDER] = asked.provider
+        return labels
+
+    def tool(self, name: str, call_id: str | None) -> Attributes:
+        """Return the attributes of a tool call that starts."""
+        attributes = self.start("tool")
+        if self.openinference:
+            attributes[c.OI_TOOL_NAME] = name
+        if self.gen_ai:
+            attributes[c.GEN_AI_TOOL_NAME] = name
+            if call_id is not None:
+                attributes[c.GEN_AI_TOOL_CALL_ID] = str(call_id)
+        return attributes
+
+    def tool_result(self, output: Any) -> Attributes:
+        """Return the attributes of a tool call that ended: a message with status ``error`` was an error."""
+        return {c.ERROR_TYPE: "tool_error"} if getattr(output, "status", None) == "error" else {}
+
+    def documents(self, documents: Sequence[Any]) -> Attributes:
+        """Return ids and scores of retrieved documents, at most ``max_events`` of them."""
+        attributes: Attributes = {}
+        listed: list[dict[str, Any]] = []
+        for index, document in enumerate(documents[: self.settings.max_events]):
+            found, score = document_facts(document)
+            entry: dict[str, Any] = {}
+            if found is not None:
+                entry["id"] = found
+            if score is not None:
+                entry["score"] = score
+            listed.append(entry)
+            if self.openinference:
+                for name, value in entry.items():
+                    attributes[f"{c.OI_DOCUMENTS}{index}.document.{name}"] = value
+        if self.gen_ai and listed:
+            attributes[c.GEN_AI_RETRIEVAL_DOCUMENTS] = json.dumps(listed, separators=(",", ":"))
+        return attributes
+
+
+def _put(attributes: Attributes, *pairs: tuple[str, Any]) -> None:
+    for name, value in pairs:
+        if value is not None:
+            attributes[name] = value

@@ -1,0 +1,47 @@
+"""Switch the tracing of LangChain and LangGraph on and off."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Any
+
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+
+from lstm_trace.instrument.langchain.handler import handler
+from lstm_trace.instrument.langchain.patches import Patches
+from lstm_trace.instrument.langchain.sites import sites
+from lstm_trace.instrument.processor import put_in_force
+
+_patches = Patches(sites())
+
+
+class LangChainInstrumentor(BaseInstrumentor):
+    """Traces every chain, agent, model, tool and retriever of LangChain and LangGraph; one for the process.
+
+    ``instrument(tracer_provider=, meter_provider=, logger_provider=, settings=)``; what is not given is the global one at call time.
+    ``uninstrument()`` puts every function of LangChain back, the very same objects.
+    """
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Name what must be installed."""
+        return ("langchain-core >= 1.0",)
+
+    def live_runs(self) -> int:
+        """Count the runs whose spans are open now."""
+        return len(handler.live)
+
+    def _instrument(self, **kwargs: Any) -> None:
+        handler.use(put_in_force(**kwargs))
+        handler.silenced = False
+        _patches.apply()
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        _patches.restore()
+        handler.use(None)
+        handler.silenced = True
+        handler.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=handler.forget)

@@ -1,0 +1,220 @@
+"""The runs that are open now: each is held by its run manager, and closes its span when that manager is dropped without an end."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from opentelemetry.context import Context, create_key
+
+from lstm_trace import conventions as c
+from lstm_trace.guard import shield
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lstm_trace.instrument.langchain.trajectory import Trajectory
+    from lstm_trace.recorder import OpenSpan
+
+Kind = Literal["chain", "agent", "llm", "tool", "retriever", "embedding"]
+
+RUN_KEY: Final = create_key("lstm_trace.langchain.run")
+"""The key under which an OpenTelemetry Context carries the innermost run that it belongs to."""
+
+
+class Run:
+    """One run whose span is open. ``opened`` is None once it ended, which also breaks the cycle between a run and its context.
+
+    A run that the sampler dropped is kept (``recording`` is False) so that everything below it is dropped with it.
+    """
+
+    __slots__ = (
+        "attempts",
+        "first_chunk_ns",
+        "hidden",
+        "interrupted",
+        "kind",
+        "labels",
+        "opened",
+        "parent",
+        "recording",
+        "run_id",
+        "step_of",
+        "thread_id",
+        "trajectory",
+    )
+
+    def __init__(self, kind: Kind, parent: Run | None, run_id: Any) -> None:
+        self.kind: Kind = kind
+        self.parent = parent
+        self.run_id = run_id
+        self.opened: OpenSpan | None = None
+        self.recording = True
+        self.trajectory: Trajectory | None = None
+        self.step_of: Trajectory | None = None
+        self.labels: dict[str, Any] | None = None
+        self.first_chunk_ns: int | None = None
+        self.attempts = 0
+        self.interrupted = False
+        self.thread_id: str | None = None
+
+    @property
+    def context(self) -> Context | None:
+        """The context to make current around this run's code; None once it ended."""
+        opened = self.opened
+        return None if opened is None else opened.context
+
+    def is_or_is_below(self, run_id: Any) -> bool:
+        """Tell whether this is the run with that id, or one inside it."""
+        run: Run | None = self
+        while run is not None:
+            if run.run_id == run_id:
+                return True
+            run = run.parent
+        return False
+
+
+class Lease:
+    """What a run manager holds of its run. Dropped before the run ended, it hands the run over for closing.
+
+    A finaliser may run anywhere, also while this thread holds a lock of the SDK: it only puts the run into a reentrant queue.
+    """
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __del__(self) -> None:
+        if self.run.opened is not None:
+            _abandoned.put((self.run, time.time_ns()))
+
+
+_abandoned: queue.SimpleQueue[tuple[Run, int]] = queue.SimpleQueue()
+
+
+class LiveRuns:
+    """The open runs by LangChain's run id. A run leaves when it ends or when its run manager is dropped."""
+
+    def __init__(self, finish: Callable[[Run, int], None]) -> None:
+        self._runs: dict[Any, Run] = {}
+        self._finish = finish
+        self._reaper: threading.Thread | None = None
+        self._starting = threading.Lock()
+
+    def __len__(self) -> int:
+        self.reap()
+        return len(self._runs)
+
+    def get(self, run_id: Any) -> Run | None:
+        """Return the open run with this id."""
+        return self._runs.get(run_id)
+
+    def add(self, run: Run, holder: Any) -> None:
+        """Note an open run and let ``holder`` (its run manager) hold it."""
+        self._runs[run.run_id] = run
+        holder.__dict__[_LEASE] = Lease(run)
+        if self._reaper is None:
+            self._start_reaper()
+
+    def hold(self, run: Run) -> None:
+        """Note an open run that its own frame closes."""
+        self._runs[run.run_id] = run
+
+    def remove(self, run: Run) -> None:
+        """Note that a run ended."""
+        if self._runs.get(run.run_id) is run:
+            del self._runs[run.run_id]
+
+    def reap(self) -> None:
+        """Close every run whose manager was dropped without an end."""
+        while True:
+            try:
+                run, end_ns = _abandoned.get_nowait()
+            except queue.Empty:
+                return
+            with shield:
+                self._finish(run, end_ns)
+
+    def clear(self) -> None:
+        """Forget everything; for the child of a fork, whose parent closes these runs."""
+        self._runs.clear()
+        self._reaper = None
+        self._starting = threading.Lock()
+
+    def _start_reaper(self) -> None:
+        with self._starting:
+            if self._reaper is None:
+                self._reaper = threading.Thread(target=self._wait, name="lstm-trace-abandoned-runs", daemon=True)
+                self._reaper.start()
+
+    def _wait(self) -> None:
+        while True:
+            run, end_ns = _abandoned.get()
+            with shield:
+                self._finish(run, end_ns)
+
+
+_LEASE: Final = "_lstm_trace_lease"
+
+
+def run_of(holder: Any) -> Run | None:
+    """Return the run that a run manager holds, ended or not."""
+    lease = getattr(holder, "__dict__", {}).get(_LEASE)
+    return None if lease is None else lease.run
+
+
+class Scope:
+    """One call of a framework function inside which a run will start: it learns the run, and the run's context is current until it ends.
+
+    ``facts`` are attributes for that run's span and everything below; ``adopt`` is a run that is already open and that the
+    framework's own run is to become, instead of a second span.
+    """
+
+    __slots__ = ("adopt", "agent", "graph", "group", "links_thread", "name", "run", "taken")
+
+    def __init__(
+        self,
+        *,
+        graph: bool = False,
+        agent: bool = False,
+        name: str | None = None,
+        thread: str | None = None,
+        adopt: Run | None = None,
+        group: object = None,
+    ) -> None:
+        self.graph = graph
+        self.agent = agent
+        self.name = name
+        self.links_thread = thread
+        self.adopt = adopt
+        self.group = group
+        self.run: Run | None = None
+        self.taken = False
+
+
+scopes: ContextVar[Scope | None] = ContextVar("lstm_trace_langchain_scope", default=None)
+
+
+def waiting_run() -> Run | None:
+    """Return the run that the next framework run is to become, and take it over from the scope around."""
+    scope = scopes.get()
+    if scope is None or scope.taken or scope.adopt is None:
+        return None
+    scope.taken = True
+    return scope.adopt
+
+
+def take_scope() -> Scope | None:
+    """Return the scope that waits for a run to start here, once."""
+    scope = scopes.get()
+    if scope is None or scope.taken:
+        return None
+    scope.taken = True
+    return scope
+
+
+ABANDONED: Final = {c.RUN_ABANDONED: True}
