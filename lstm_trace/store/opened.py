@@ -6,9 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from lstm_trace.store.evaluations import evaluations_of
+
+ACCEPTED: Final = (
+    "a folder or file of OTLP JSON lines or OTLP protobuf, a Parquet file or folder, clickhouse://host:port/database, "
+    "or jaeger+http://host:16686"
+)
 
 
 def _nothing() -> None:

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
 
 from lstm_trace.errors import BadInput
-from lstm_trace.store.opened import Store
-
-ACCEPTED: Final = (
-    "a folder or file of OTLP JSON lines or OTLP protobuf, a Parquet file or folder, clickhouse://host:port/database, "
-    "or jaeger+http://host:16686"
-)
+from lstm_trace.store.opened import ACCEPTED, Store
 
 
 def open_store(address: str | os.PathLike[str]) -> Store:
@@ -22,7 +16,9 @@ def open_store(address: str | os.PathLike[str]) -> Store:
     holds no span.
     """
     text = os.fspath(address)
-    path = Path(text)
-    if not path.exists():
-        raise BadInput(f"{text}: no such file or folder; a store is {ACCEPTED}")
-    raise BadInput(f"{text}: not a store; a store is {ACCEPTED}")
+    scheme = text.partition("://")[0]
+    if "://" in text:
+        raise BadInput(f"{text}: no store has addresses of the form {scheme}://; a store is {ACCEPTED}")
+    from lstm_trace.store.local import open_path
+
+    return open_path(text, Path(text).expanduser())

@@ -8,7 +8,7 @@ the column and stays as it was in ``attributes``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from lstm_trace import conventions as c
 from lstm_trace.store import foreign as f
@@ -20,13 +20,17 @@ LINKS: Final = f"array<struct<trace_id: string, span_id: string, attributes: {MA
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its ibis type, what it means, and the attributes it is coalesced from, first one first."""
+    """One column: its ibis type, what it means, and the attributes it is coalesced from, first one first.
+
+    ``case``: texts of every writer are brought to ``lower`` or ``upper`` case.
+    """
 
     name: str
     type: str
     meaning: str
     attributes: tuple[str, ...] = ()
     resource: tuple[str, ...] = ()
+    case: Literal["lower", "upper"] | None = None
 
 
 COLUMNS: Final[tuple[Column, ...]] = (
@@ -47,6 +51,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "string",
         "OpenInference kind in capitals, from whichever vocabulary the span speaks; else derived from `gen_ai.operation.name`",
         (c.OI_KIND, f.TRACEAI_KIND, f.TRACEAI_GEN_AI_KIND),
+        case="upper",
     ),
     Column("release", "string", "the release under comparison", (c.RELEASE,), (c.RELEASE, f.SERVICE_VERSION)),
     Column("session_id", "string", "session or conversation", (c.SESSION_ID, c.GEN_AI_CONVERSATION_ID)),
@@ -84,7 +89,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
     Column("upstream_confidence", "float64", "its confidence", (c.UPSTREAM_CONFIDENCE,)),
     Column("upstream_length", "int64", "the length it read, steps", (c.UPSTREAM_SEQUENCE_LENGTH,)),
     Column("upstream_cohort", "string", "the cohort of that length", (c.UPSTREAM_COHORT,)),
-    Column("upstream_span_id", "string", "its span, hex", (c.UPSTREAM_SPAN_ID,)),
+    Column("upstream_span_id", "string", "its span, hex", (c.UPSTREAM_SPAN_ID,), case="lower"),
     # --- models and tools
     Column(
         "model",
@@ -105,8 +110,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
     Column("evaluation_version", "string", "version of the evaluator", (c.EVALUATION_EVALUATOR_VERSION,)),
     Column("evaluation_annotator", "string", "`CODE` `LLM` `HUMAN`", (c.EVALUATION_ANNOTATOR, c.OI_EVALUATION + "annotator_kind")),
     Column("evaluation_explanation", "string", "the reason given", (c.EVALUATION_EXPLANATION, c.OI_EVALUATION + "explanation")),
-    Column("target_trace_id", "string", "trace of the judged span, hex", (c.EVALUATION_TARGET_TRACE_ID,)),
-    Column("target_span_id", "string", "the judged span, hex", (c.EVALUATION_TARGET_SPAN_ID,)),
+    Column("target_trace_id", "string", "trace of the judged span, hex", (c.EVALUATION_TARGET_TRACE_ID,), case="lower"),
+    Column("target_span_id", "string", "the judged span, hex", (c.EVALUATION_TARGET_SPAN_ID,), case="lower"),
     Column("error_type", "string", "the exception's class", (c.ERROR_TYPE,)),
     # --- everything, also what has no column
     Column("attributes", MAP, "every attribute as text: numbers in decimal, `true`/`false`, arrays and maps as JSON"),

@@ -1,0 +1,208 @@
+"""OTLP attribute lists, column by column: as maps of text, and promoted to typed columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# pyarrow and numpy carry no element types that a checker could follow; the names say what is held.
+Array = Any
+Indices = Any
+
+INTEGER: Final = "^-?[0-9]{1,18}$"
+"""Text that reads as an integer: what every reader and every engine agrees on."""
+NUMBER: Final = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+"""Text that reads as a double."""
+
+_PLAIN_LARGEST: Final = 1e10
+_PLAIN_SMALLEST: Final = 1e-6
+_TYPES: Final = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "boolean": pa.bool_()}
+_NO_TEXT: Final = pa.scalar(None, pa.string())
+
+
+class Attributes:
+    """The attribute lists of ``owners`` owners (spans, events, links or resources), flat and indexed by key.
+
+    ``lists`` is an Arrow array with one list of OTLP KeyValue an owner. An entry without a key is left out; of equal keys of one
+    owner the first counts, as in ClickHouse's map, so that both engines answer alike.
+    """
+
+    def __init__(self, lists: Array) -> None:
+        self.owners = len(lists)
+        self._entries = pc.list_flatten(lists)
+        self._owner = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+        named = pc.is_valid(pc.struct_field(self._entries, "key"))
+        if not pc.all(named).as_py():
+            self._keep(named.to_numpy(zero_copy_only=False))
+        self._index()
+        repeated = self._repeated()
+        if repeated is not None:
+            self._keep(~repeated)
+            self._index()
+
+    def _keep(self, mask: Indices) -> None:
+        self._entries, self._owner = self._entries.filter(pa.array(mask)), self._owner[mask]
+
+    def _index(self) -> None:
+        self._keys = pc.struct_field(self._entries, "key")
+        encoded = self._keys.dictionary_encode()
+        names: list[str] = encoded.dictionary.to_pylist()
+        codes = encoded.indices.to_numpy(zero_copy_only=False)
+        # numpy sorts 16-bit integers by radix: linear in the entries.
+        self._codes = codes.astype(np.uint16 if len(names) <= 1 << 16 else np.uint32)
+        self._order = np.argsort(self._codes, kind="stable")
+        sizes = np.bincount(self._codes, minlength=len(names))
+        self._ends = dict(zip(names, zip(np.cumsum(sizes).tolist(), sizes.tolist(), strict=True), strict=True))
+
+    def _repeated(self) -> Indices | None:
+        owner, code = self._owner[self._order], self._codes[self._order]
+        again = (owner[1:] == owner[:-1]) & (code[1:] == code[:-1])
+        if not again.any():
+            return None
+        repeated = np.zeros(len(owner), dtype=bool)
+        repeated[self._order[1:][again]] = True
+        return repeated
+
+    def _field(self, name: str) -> Array:
+        return pc.struct_field(self._entries, ["value", name])
+
+    @cached_property
+    def _integers(self) -> Array:
+        written = self._field("intValue")
+        try:
+            return written.cast(pa.int64())
+        except pa.ArrowInvalid:
+            return _reads_as(written, INTEGER).cast(pa.int64())
+
+    @cached_property
+    def text(self) -> Array:
+        """Every entry's value as text, never null: numbers in decimal, ``true``/``false``, arrays and maps as JSON, no value as ``""``."""
+        text = pc.coalesce(
+            self._field("stringValue"),
+            self._field("intValue"),
+            _double_text(self._field("doubleValue")),
+            self._field("boolValue").cast(pa.string()),
+        )
+        for name in ("arrayValue", "kvlistValue", "bytesValue"):
+            if text.null_count == 0:
+                break
+            held = self._field(name).cast(pa.string())
+            text = pc.coalesce(text, held if name == "bytesValue" else _nested_text(held, name))
+        return text.fill_null("")
+
+    def maps(self) -> Array:
+        """The attributes as an Arrow map array of text by key, one map an owner."""
+        sizes = np.bincount(self._owner, minlength=self.owners)
+        return pa.MapArray.from_arrays(offsets(sizes), self._keys, self.text)
+
+    def column(self, names: Iterable[str], kind: str) -> Array:
+        """One value an owner: of the first of ``names`` that the owner has and that reads as ``kind``, else null.
+
+        ``kind`` is ``string``, ``int64``, ``float64`` or ``boolean``. An empty text and a number that is not finite are null.
+        """
+        found: list[tuple[Indices, Array]] = []
+        for name in names:
+            if name in self._ends:
+                end, size = self._ends[name]
+                at = self._order[end - size : end]
+                found.append((self._owner[at], self._read(pa.array(at), kind)))
+        if not found:
+            return pa.nulls(self.owners, _TYPES[kind])
+        values = pa.concat_arrays([read for _, read in found])
+        chosen = np.full(self.owners, -1, dtype=np.int64)
+        start = len(values)
+        for owner, read in reversed(found):
+            start -= len(read)
+            valid = pc.is_valid(read).to_numpy(zero_copy_only=False)
+            chosen[owner[valid]] = start + np.flatnonzero(valid)
+        return values.take(pa.array(chosen, mask=chosen < 0))
+
+    def _read(self, at: Array, kind: str) -> Array:
+        def words(pattern: str) -> Array:
+            return _reads_as(self.text.take(at), pattern)
+
+        if kind == "string":
+            text = self.text.take(at)
+            return pc.if_else(pc.equal(text, ""), _NO_TEXT, text)
+        if kind == "boolean":
+            return _else(self._field("boolValue").take(at), lambda: words("^(true|false)$").cast(pa.bool_()))
+        if kind == "int64":
+            return _else(self._integers.take(at), lambda: words(INTEGER).cast(pa.int64()))
+        double = _else(self._field("doubleValue").take(at), lambda: words(NUMBER).cast(pa.float64()))
+        return pc.if_else(pc.is_finite(double), double, pa.scalar(None, pa.float64()))
+
+
+def offsets(sizes: Indices) -> Array:
+    """Arrow list offsets from the lengths of the lists."""
+    return pa.array(np.concatenate(([0], np.cumsum(sizes))).astype(np.int32))
+
+
+def _else(native: Array, read: Callable[[], Array]) -> Array:
+    return native if native.null_count == 0 else pc.coalesce(native, read())
+
+
+def _reads_as(text: Array, pattern: str) -> Array:
+    return pc.if_else(pc.match_substring_regex(text, pattern), text, _NO_TEXT)
+
+
+def number_text(value: float) -> str:
+    """A double as the Collector writes it into ClickHouse: Go's JSON form.
+
+    >>> [number_text(value) for value in (0.5, 1.0, 1e10, 1e21, 1e-7, float("-inf"))]
+    ['0.5', '1', '10000000000', '1e+21', '1e-7', '-Infinity']
+    """
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    mantissa, _, exponent = repr(value).removesuffix(".0").partition("e")
+    if not exponent:
+        return mantissa
+    power = int(exponent)
+    if not -7 < power < 21:
+        return f"{mantissa}e{power:+d}"
+    whole, _, fraction = mantissa.lstrip("-").partition(".")
+    plain = whole + fraction.ljust(power, "0") if power > 0 else "0." + "0" * (-power - 1) + whole + fraction
+    return ("-" if value < 0 else "") + plain
+
+
+def _double_text(doubles: Array) -> Array:
+    text = doubles.cast(pa.string())
+    # Arrow writes these otherwise than Go: rare, so one at a time.
+    size = pc.abs(doubles)
+    small = pc.and_(pc.less(size, _PLAIN_SMALLEST), pc.greater(size, 0.0))
+    odd = pc.or_(pc.or_(small, pc.greater_equal(size, _PLAIN_LARGEST)), pc.is_nan(doubles)).fill_null(False)
+    if not pc.any(odd).as_py():
+        return text
+    return pc.replace_with_mask(text, odd, pa.array([number_text(value) for value in doubles.filter(odd).to_pylist()], pa.string()))
+
+
+def _nested_text(written: Array, name: str) -> Array:
+    """OTLP arrays or maps, given as their JSON text, as plain JSON. Most are equal (finish reasons), so each distinct one is read once."""
+    encoded = written.dictionary_encode()
+    plain = [orjson.dumps(plain_value({name: orjson.loads(text)})).decode() for text in encoded.dictionary.to_pylist()]
+    return pa.array(plain, pa.string()).take(encoded.indices)
+
+
+def plain_value(value: Any) -> Any:
+    """An OTLP AnyValue, as its JSON, as a plain Python value; None where it is none."""
+    for name, held in value.items() if isinstance(value, dict) else ():
+        if name == "arrayValue":
+            return [plain_value(item) for item in _values(held)]
+        if name == "kvlistValue":
+            return {str(item.get("key", "")): plain_value(item.get("value")) for item in _values(held) if isinstance(item, dict)}
+        if name == "intValue":
+            return int(held) if isinstance(held, str) and held.lstrip("-").isdecimal() and len(held) < 19 else held
+        if name in ("stringValue", "doubleValue", "boolValue", "bytesValue"):
+            return held
+    return None
+
+
+def _values(held: Any) -> list[Any]:
+    values = held.get("values") if isinstance(held, dict) else None
+    return values if isinstance(values, list) else []

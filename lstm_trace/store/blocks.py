@@ -1,0 +1,86 @@
+"""Files as blocks of whole JSON lines, whatever they are packed in, and no more of a growing file than was there when it was opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import orjson
+import pyarrow as pa
+
+from lstm_trace.store import protobuf
+from lstm_trace.store.files import Sniffed, opened
+from lstm_trace.store.lenient import Tally
+
+BLOCK: Final = 8 << 20
+"""Bytes read at a time: large enough for the parser, small enough that several fit into memory unpacked."""
+LONGEST_LINE: Final = 1 << 30
+"""Bytes. A longer line is skipped and counted: it could not be parsed in one piece."""
+_LARGEST_DOCUMENT: Final = 1 << 30
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+def blocks_of(path: Path, sniffed: Sniffed, tally: Tally) -> Iterator[bytes]:
+    """Blocks of whole lines, each line one export request as JSON. What ends in the middle or is damaged is counted in ``tally``."""
+    with opened(path, sniffed.compression) as stream:
+        if sniffed.form == "json":
+            size = os.stat(path).st_size if sniffed.compression is None else None
+            whole = _document(stream, size)
+            yield from [whole] if whole is not None else _lines(stream, size, tally)
+        else:
+            yield from protobuf.blocks_of(stream, BLOCK, tally)
+
+
+def _document(stream: BinaryIO, size: int | None) -> bytes | None:
+    """One JSON document that was written over several lines, on one; None (and the stream where it was) when it is lines of JSON."""
+    if size is None or size > _LARGEST_DOCUMENT:
+        return None
+    first = stream.readline(1 << 16).removeprefix(_BOM).strip()
+    stream.seek(0)
+    if not first or first.endswith((b"}", b"]")):
+        return None
+    try:
+        whole = orjson.dumps(orjson.loads(stream.read(size).removeprefix(_BOM)))
+    except (ValueError, RecursionError):
+        stream.seek(0)
+        return None
+    return whole
+
+
+def _lines(stream: BinaryIO, size: int | None, tally: Tally) -> Iterator[bytes]:
+    rest = bytearray()
+    skipping = False
+    for chunk in _chunks(stream, size, tally):
+        cut = chunk.rfind(b"\n") + 1
+        if cut == 0:
+            rest += chunk
+        else:
+            if not skipping:
+                yield bytes(rest) + chunk[:cut]
+            elif (first := chunk.find(b"\n") + 1) < cut:
+                yield chunk[first:cut]
+            skipping, rest = False, bytearray(chunk[cut:])
+        if len(rest) > LONGEST_LINE:
+            tally.malformed += not skipping
+            skipping, rest = True, bytearray()
+    if rest.strip() and not skipping:
+        yield bytes(rest)
+
+
+def _chunks(stream: BinaryIO, size: int | None, tally: Tally) -> Iterator[bytes]:
+    left = size
+    first = True
+    while left is None or left > 0:
+        try:
+            chunk = stream.read(BLOCK if left is None else min(BLOCK, left))
+        except (OSError, EOFError, pa.ArrowInvalid):
+            # A compressed file that ends in the middle: its writer is alive, or was killed.
+            tally.malformed += 1
+            return
+        if not chunk:
+            return
+        left = None if left is None else left - len(chunk)
+        yield chunk.removeprefix(_BOM) if first else chunk
+        first = False

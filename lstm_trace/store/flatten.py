@@ -1,0 +1,136 @@
+"""Nested requests as rows of the canonical spans table, column by column and without a Python loop over spans."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lstm_trace import conventions as c
+from lstm_trace.store.attributes import Attributes, offsets
+from lstm_trace.store.foreign import KIND_OF_OPERATION
+from lstm_trace.store.lenient import Tally, mended_id
+from lstm_trace.store.schema import COLUMNS, PROMOTED, spans_schema
+
+Array = Any
+
+KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
+STATUSES: Final = ("unset", "ok", "error")
+_CASED: Final = {"lower": pc.utf8_lower, "upper": pc.utf8_upper}
+_TIME: Final = "^[0-9]{1,19}$"
+
+
+@lru_cache(maxsize=1)
+def arrow_schema() -> Any:
+    """The canonical spans table's Arrow schema."""
+    return spans_schema().to_pyarrow()
+
+
+def spans_of(requests: Array, tally: Tally) -> Any:
+    """The spans in a list array of OTLP ResourceSpans (``parse.parse_block``) as an Arrow table of ``arrow_schema()``.
+
+    A span without a trace id and a span id, or with one of zeros, is left out and counted as malformed.
+    """
+    groups = pc.list_flatten(requests)
+    scopes_of_group = pc.struct_field(groups, "scopeSpans")
+    scopes = pc.list_flatten(scopes_of_group)
+    spans_of_scope = pc.struct_field(scopes, "spans")
+    spans = pc.list_flatten(spans_of_scope)
+    scope_of = pc.list_parent_indices(spans_of_scope)
+    group_of = pc.list_parent_indices(scopes_of_group).take(scope_of)
+
+    trace_id, span_id = _hex(spans, "traceId", 16), _hex(spans, "spanId", 8)
+    known = pc.and_(pc.is_valid(trace_id), pc.is_valid(span_id))
+    lost = len(known) - known.true_count
+    if lost:
+        tally.malformed += lost
+        spans, trace_id, span_id = spans.filter(known), trace_id.filter(known), span_id.filter(known)
+        scope_of, group_of = scope_of.filter(known), group_of.filter(known)
+
+    own = Attributes(pc.struct_field(spans, "attributes"))
+    resources = Attributes(pc.struct_field(groups, ["resource", "attributes"]))
+    start, end = _time(spans, "startTimeUnixNano"), _time(spans, "endTimeUnixNano")
+    columns: dict[str, Array] = {
+        "trace_id": trace_id,
+        "span_id": span_id,
+        "parent_span_id": _hex(spans, "parentSpanId", 8),
+        "name": pc.struct_field(spans, "name"),
+        "kind": _named(pc.struct_field(spans, "kind"), KINDS, "SPAN_KIND_"),
+        "scope": pc.struct_field(scopes, ["scope", "name"]).take(scope_of),
+        "start_ns": start,
+        "end_ns": end,
+        "duration_s": _seconds(start, end),
+        "status": _named(pc.struct_field(spans, ["status", "code"]), STATUSES, "STATUS_CODE_"),
+        "attributes": own.maps(),
+        "resource": resources.maps().take(group_of),
+        "events": _events(pc.struct_field(spans, "events")),
+        "links": _links(pc.struct_field(spans, "links")),
+    }
+    for column in PROMOTED:
+        value = own.column(column.attributes, column.type)
+        if column.resource:
+            value = pc.coalesce(value, resources.column(column.resource, column.type).take(group_of))
+        columns[column.name] = _CASED[column.case](value) if column.case else value
+    columns["span_kind"] = pc.coalesce(columns["span_kind"], _derived_kind(own))
+    schema = arrow_schema()
+    return pa.table([columns[column.name].cast(schema.field(column.name).type) for column in COLUMNS], schema=schema)
+
+
+def _hex(items: Array, name: str, size: int) -> Array:
+    text = pc.struct_field(items, name)
+    # Nearly always lower-case hex already; what is not is mended one at a time.
+    plain = pc.match_substring_regex(text, f"^[0-9a-f]{{{2 * size}}}$")
+    good = pc.and_(plain, pc.not_equal(text, "0" * 2 * size)).fill_null(False)
+    other = pc.and_(pc.invert(good), pc.not_equal(text, "")).fill_null(False)
+    kept = pc.if_else(good, text, pa.scalar(None, pa.string()))
+    if not pc.any(other).as_py():
+        return kept
+    return pc.replace_with_mask(kept, other, pa.array([mended_id(value, size) for value in text.filter(other).to_pylist()], pa.string()))
+
+
+def _time(items: Array, name: str) -> Array:
+    written = pc.struct_field(items, name)
+    try:
+        time = written.cast(pa.int64())
+    except pa.ArrowInvalid:
+        digits = pc.if_else(pc.match_substring_regex(written, _TIME), written, pa.scalar(None, pa.string()))
+        time = digits.cast(pa.decimal128(19, 0))
+        time = pc.if_else(pc.less(time, pa.scalar(2**63, pa.decimal128(19, 0))), time, None).cast(pa.int64())
+    return pc.if_else(pc.greater(time, 0), time, pa.scalar(None, pa.int64()))
+
+
+def _seconds(start: Array, end: Array) -> Array:
+    seconds = pc.divide(pc.subtract(end, start).cast(pa.float64(), safe=False), 1e9)
+    return pc.if_else(pc.greater_equal(seconds, 0.0), seconds, pa.scalar(None, pa.float64()))
+
+
+def _named(written: Array, names: tuple[str, ...], prefix: str) -> Array:
+    """Enum values, written as numbers or by name, by our name; the first name where it is neither."""
+    encoded = written.dictionary_encode()
+    known = {str(number): name for number, name in enumerate(names)} | {prefix + name.upper(): name for name in names}
+    read = pa.array([known.get(str(value).upper(), names[0]) for value in encoded.dictionary.to_pylist()], pa.string())
+    return read.take(encoded.indices).fill_null(names[0])
+
+
+def _derived_kind(own: Attributes) -> Array:
+    at = pc.index_in(own.column((c.GEN_AI_OPERATION,), "string"), pa.array(list(KIND_OF_OPERATION)))
+    return pa.array(list(KIND_OF_OPERATION.values())).take(at)
+
+
+def _events(lists: Array) -> Array:
+    events = pc.list_flatten(lists)
+    fields = [pc.struct_field(events, "name"), _time(events, "timeUnixNano"), Attributes(pc.struct_field(events, "attributes")).maps()]
+    return _regrouped(lists, pa.StructArray.from_arrays(fields, ["name", "time_ns", "attributes"]))
+
+
+def _links(lists: Array) -> Array:
+    links = pc.list_flatten(lists)
+    fields = [_hex(links, "traceId", 16), _hex(links, "spanId", 8), Attributes(pc.struct_field(links, "attributes")).maps()]
+    return _regrouped(lists, pa.StructArray.from_arrays(fields, ["trace_id", "span_id", "attributes"]))
+
+
+def _regrouped(lists: Array, items: Array) -> Array:
+    """``items`` in lists of the lengths of ``lists``; a null list becomes an empty one."""
+    return pa.ListArray.from_arrays(offsets(pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)), items)

@@ -1,0 +1,76 @@
+"""A store that is a file or a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lstm_trace.errors import BadInput
+from lstm_trace.store.blocks import blocks_of
+from lstm_trace.store.database import Database, tables_of
+from lstm_trace.store.files import SUFFIXES, Sniffed, found_in, sniff
+from lstm_trace.store.lenient import Tally
+from lstm_trace.store.opened import ACCEPTED, Store
+
+_READABLE = ("json", "protobuf", "framed")
+
+
+def open_path(address: str, path: Path) -> Store:
+    """Open the file or folder at ``path``. Raises BadInput, see ``open_store``."""
+    files, unreadable = _looked_at(address, path)
+    tally = Tally()
+    database = Database(sum(file.stat().st_size for file, _ in files))
+    try:
+        database.fill(tables_of(_blocks(files, tally), tally))
+        skipped = {"malformed": tally.malformed, "duplicate": database.drop_repeated()}
+        skipped |= {name: count for name, count in (("other_signals", tally.other_signals), ("unreadable", unreadable)) if count}
+        if not database.count():
+            raise BadInput(_no_spans(address, skipped))
+    except BaseException:
+        database.close()
+        raise
+    return database.store(address, skipped)
+
+
+def _looked_at(address: str, path: Path) -> tuple[list[tuple[Path, Sniffed]], int]:
+    try:
+        folder = path.is_dir()
+        if not folder and not path.exists():
+            raise BadInput(f"{address}: no such file or folder; a store is {ACCEPTED}")
+        candidates = list(found_in(path)) if folder else [path]
+        if not folder and not path.is_file():
+            raise BadInput(f"{address}: neither a file nor a folder; a store is {ACCEPTED}")
+    except (OSError, ValueError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{address}: cannot be read ({getattr(error, 'strerror', None) or error}); a store is {ACCEPTED}") from None
+    files: list[tuple[Path, Sniffed]] = []
+    unreadable = 0
+    for file in candidates:
+        try:
+            sniffed = sniff(file)
+        except OSError as error:
+            if not folder:
+                raise BadInput(f"{address}: cannot be read ({error.strerror or error})") from None
+            unreadable += 1
+            continue
+        if sniffed.form in _READABLE:
+            files.append((file, sniffed))
+        elif not folder:
+            what = "is empty" if sniffed.form == "empty" else "is not a store of traces"
+            raise BadInput(f"{address}: {what}; a store is {ACCEPTED}")
+        elif sniffed.form == "other":
+            unreadable += 1
+    if not files:
+        raise BadInput(f"{address}: a folder without traces; its files {', '.join(SUFFIXES)} are read, plain or .gz or .zst")
+    return files, unreadable
+
+
+def _blocks(files: list[tuple[Path, Sniffed]], tally: Tally) -> Iterator[bytes]:
+    for path, sniffed in files:
+        yield from blocks_of(path, sniffed, tally)
+
+
+def _no_spans(address: str, skipped: dict[str, int]) -> str:
+    left_out = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in skipped.items() if count)
+    return f"{address}: holds no span ({left_out or 'nothing in it'}); a store is {ACCEPTED}"
