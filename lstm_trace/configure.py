@@ -11,19 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import _logs, metrics, trace
-
 from lstm_trace.errors import BadInput
 from lstm_trace.guard import shield
-from lstm_trace.recorder import Recorder, set_default_recorder
-from lstm_trace.settings import Settings
-from lstm_trace.upstream import UpstreamProcessor
 
 if TYPE_CHECKING:
+    from opentelemetry import _logs, metrics, trace
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace.sampling import Sampler
 
-# The SDK and the exporters are imported inside the functions: `import lstm_trace` loads this module and must stay light.
+    from lstm_trace.settings import Settings
+
+# Nearly everything is imported inside the functions: `import lstm_trace` loads this module, and must cost next to nothing.
 
 _log = logging.getLogger("lstm_trace")
 
@@ -114,6 +112,10 @@ def configure(
     Raises ValueError or TypeError, one line that names the argument, its value and what is accepted.
     """
     global _current, _current_arguments
+    from opentelemetry import _logs, metrics, trace
+
+    from lstm_trace.recorder import Recorder, set_default_recorder
+
     _check(service_name, release, settings)
     arguments = (service_name, release, endpoint, store, sampler, settings)
     with _lock:
@@ -134,6 +136,8 @@ def configure(
 
 
 def _check(service_name: object, release: object, settings: object) -> None:
+    from lstm_trace.settings import Settings
+
     for name, value in (("service_name", service_name), ("release", release)):
         if value is not None and not isinstance(value, str):
             raise TypeError(f"{name}={value!r}: accepted is a string")
@@ -144,6 +148,8 @@ def _check(service_name: object, release: object, settings: object) -> None:
 
 
 def _effective(settings: Settings | None, release: str | None, store: str | os.PathLike[str] | None) -> Settings:
+    from lstm_trace.settings import Settings
+
     chosen = Settings.from_env() if settings is None else settings
     if release is not None:
         chosen = replace(chosen, release=release)
@@ -166,6 +172,8 @@ def _sampler(given: Sampler | float | None) -> Sampler | None:
 
 
 def _join(settings: Settings, **given: Any) -> Providers:
+    from opentelemetry import _logs, metrics, trace
+
     unused = [f"{name}=" for name, value in given.items() if value is not None]
     if unused:
         _log.warning(
@@ -178,6 +186,8 @@ def _join(settings: Settings, **given: Any) -> Providers:
 
 
 def _add_upstream(provider: Any, settings: Settings) -> None:
+    from lstm_trace.upstream import UpstreamProcessor
+
     add = getattr(provider, "add_span_processor", None)
     if add is None:
         _log.info("%s takes no span processors: upstream facts stand on the spans of lstm-trace only", type(provider).__name__)
@@ -199,6 +209,7 @@ def _set_up(
     store: str | os.PathLike[str] | None,
     sampler: Sampler | None,
 ) -> Providers:
+    from opentelemetry import _logs, metrics, trace
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import TracerProvider
