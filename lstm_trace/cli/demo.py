@@ -26,4 +26,6 @@ def demo(
 
     from lstm_trace.demo.run import checked, run
 
-    run(checked(out, sessions, endpoint, model), Console())
+    options = checked(out, sessions, endpoint, model)
+    console = Console()
+    run(options, console if console.is_terminal else Console(width=140))

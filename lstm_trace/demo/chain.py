@@ -10,6 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command
 from torch import Tensor, inference_mode
 
 import lstm_trace
@@ -50,9 +51,10 @@ def build_graph(classifier: Classify, chat: BaseChatModel) -> Any:
             logits = classifier([ticket["session"].window])
         return {"intent": INTENTS[int(logits.argmax(-1))]}
 
-    def route(ticket: Ticket) -> Update:
+    def route(ticket: Ticket) -> Command[str]:
         legal = "lawyer" in ticket["session"].message
-        return {"branch": "appeals" if legal else BRANCH_OF[ticket["intent"]]}
+        branch = "appeals" if legal else BRANCH_OF[ticket["intent"]]
+        return Command(update={"branch": branch}, goto=f"retrieve_{branch}")
 
     def retrieve_from(branch: str) -> Callable[[Ticket], Update]:
         retriever = BranchRetriever.of(branch)
@@ -64,14 +66,13 @@ def build_graph(classifier: Classify, chat: BaseChatModel) -> Any:
 
     graph: Any = StateGraph(Ticket)
     graph.add_node("classify", classify)
-    graph.add_node("route", route)
+    graph.add_node("route", route, destinations=tuple(f"retrieve_{branch}" for branch in BRANCHES))
     graph.add_node("answer", answer)
     for branch in BRANCHES:
         graph.add_node(f"retrieve_{branch}", retrieve_from(branch))
         graph.add_edge(f"retrieve_{branch}", "answer")
     graph.add_edge(START, "classify")
     graph.add_edge("classify", "route")
-    graph.add_conditional_edges("route", lambda ticket: f"retrieve_{ticket['branch']}", [f"retrieve_{branch}" for branch in BRANCHES])
     graph.add_edge("answer", END)
     return graph.compile(name="claims-agent")
 

@@ -70,8 +70,10 @@ def say(**what: int | str) -> None:
 
 
 if __name__ == "__main__":
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(main)
     try:
-        typer.run(main)
+        app()
     except BadInput as error:
         say(failed=str(error))
         raise SystemExit(2) from None

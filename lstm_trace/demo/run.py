@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,18 +147,33 @@ def deploy(release: str, keep: int, options: Options, endpoint: str | None, prog
     command += ["--endpoint", endpoint] if endpoint else []
     command += ["--model", options.model] if options.model else []
     log = options.out / f"{release}.log"
-    with log.open("w") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+    pipe, env = subprocess.PIPE, environment(os.environ, endpoint)
+    with log.open("w") as errors, subprocess.Popen(command, stdout=pipe, stderr=errors, text=True, env=env) as process:
         try:
             failed = follow(process, progress, task)
         except BaseException:
             process.terminate()
             raise
     if failed or process.returncode:
-        raise BadInput(failed or f"release {release} stopped with status {process.returncode}; its log is {log}")
+        last = (log.read_text(errors="replace").strip().splitlines() or [f"status {process.returncode}"])[-1]
+        raise BadInput(failed or f"release {release} stopped: {last} (its log is {log})")
     if log.stat().st_size == 0:
         log.unlink()
     elif endpoint:
         progress.console.print(f"{release} logged something: see {log}")
+
+
+def environment(environ: Mapping[str, str], endpoint: str | None) -> dict[str, str]:
+    """Leave out what would change the story, and where nobody asked for it, what would send it away.
+
+    >>> environment({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://prod:4318", "HOME": "/root"}, None)
+    {'HOME': '/root'}
+    """
+    aside = {"OTEL_SDK_DISABLED", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_SERVICE_NAME"}
+    kept = {name: value for name, value in environ.items() if name not in aside and not name.startswith("LSTM_TRACE_")}
+    if endpoint is None:
+        kept = {name: value for name, value in kept.items() if not name.startswith("OTEL_EXPORTER_")}
+    return kept
 
 
 def follow(process: subprocess.Popen[str], progress: Progress, task: object) -> str | None:
