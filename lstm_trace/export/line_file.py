@@ -11,14 +11,12 @@ from pathlib import Path
 from lstm_trace.errors import BadInput
 
 
-def usable_folder(given: str | os.PathLike[str]) -> Path:
-    """Return the absolute path of a folder that can be written to or made. Raises BadInput, one line, when it cannot."""
+def usable(given: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Return ``given`` where it is a folder that can be written to or made. Raises BadInput, one line, where it is not."""
     text = os.fspath(given)
     if not text:
         raise BadInput("store='': accepted is the path of a folder, such as lstm-traces")
-    # Absolute from here on: a daemon that changes its directory later writes to the same place.
-    folder = Path(text).expanduser().absolute()
-    nearest = folder
+    folder = nearest = _absolute(given)
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
@@ -26,7 +24,12 @@ def usable_folder(given: str | os.PathLike[str]) -> Path:
         raise BadInput(f"store={text!r} {what}: accepted is a folder, which is made when the first span is written")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise BadInput(f"store={text!r} cannot be written to ({str(nearest)!r} is read-only for this user): accepted is a writable folder")
-    return folder
+    return given
+
+
+def _absolute(given: str | os.PathLike[str]) -> Path:
+    # Absolute from here on: a daemon that changes its directory later writes to the same place.
+    return Path(os.fspath(given)).expanduser().absolute()
 
 
 class LineFile:
@@ -35,13 +38,13 @@ class LineFile:
     The folder and file are made with the first line. Each line is one write; where the disk takes only a part of it, that part is taken
     back, so a reader meets whole lines (a process killed inside the write can leave one torn line at the end of its own file).
 
-    Raises BadInput from the constructor when ``folder`` cannot be used, OSError from ``append`` when the disk refuses.
+    ``append`` raises OSError when the disk refuses; ``usable()`` asks before.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, max_file_bytes: int, prefix: str = "spans") -> None:
         if max_file_bytes < 1:
             raise BadInput(f"max_file_bytes={max_file_bytes!r}: accepted is a whole number from 1")
-        self.folder = usable_folder(folder)
+        self.folder = _absolute(folder)
         self._max_file_bytes = max_file_bytes
         self._prefix = prefix
         self._lock = threading.Lock()

@@ -21,7 +21,8 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext
 
-from lstm_trace.export.line_file import LineFile
+from lstm_trace.errors import BadInput
+from lstm_trace.export.line_file import LineFile, usable
 from lstm_trace.settings import Settings
 
 _log = logging.getLogger("lstm_trace")
@@ -31,6 +32,7 @@ Json = dict[str, Any]
 _LONGEST_LINE: Final = 4 * 1024 * 1024
 """Bytes. Readers take a file in blocks and need each line to fit into one; a request that is longer is split."""
 
+_DEFAULT_STORE: Final = Settings().store
 _HAS_IS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
 
@@ -230,18 +232,35 @@ def _mended(value: Any) -> Any:
     return value
 
 
+def _usable_or_default(store: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    # What an operator set must not keep an application from starting.
+    try:
+        usable(store)
+    except BadInput as error:
+        # About the default itself the first export speaks: beside an endpoint that takes every span it is never needed.
+        if os.fspath(store) != _DEFAULT_STORE:
+            _log.error("%s; the default %r stands", error, _DEFAULT_STORE)
+        return _DEFAULT_STORE
+    return store
+
+
 class StoreExporter(SpanExporter):
     """Append finished spans to the local store: a folder of OTLP JSON lines, one file a process.
 
     Without arguments the folder is ``LSTM_TRACE_STORE`` (default ``lstm-traces``), so that
     ``opentelemetry-instrument --traces_exporter lstm_trace`` works. A new file is begun when ``max_file_bytes`` are reached.
 
-    Raises BadInput (a ValueError) when ``store`` is a file or cannot be written to. Later on nothing is raised: when the disk is full or
-    the folder is taken away, one log line says so, and a second one that spans are taken again and how many were dropped.
+    Raises BadInput (a ValueError) when the ``store`` given is a file or cannot be written to; without ``strict``, as for one that the
+    environment names, that is logged and the default stands. Later on nothing is raised: when the disk is full or the folder is taken
+    away, one log line says so, and a second one that spans are taken again and how many were dropped.
     """
 
-    def __init__(self, store: str | os.PathLike[str] | None = None, *, max_file_bytes: int = 256 * 1024 * 1024) -> None:
-        self._file = LineFile(Settings.from_env().store if store is None else store, max_file_bytes=max_file_bytes)
+    def __init__(
+        self, store: str | os.PathLike[str] | None = None, *, strict: bool = True, max_file_bytes: int = 256 * 1024 * 1024
+    ) -> None:
+        if store is None:
+            store, strict = Settings.from_env().store, False
+        self._file = LineFile(usable(store) if strict else _usable_or_default(store), max_file_bytes=max_file_bytes)
         self._dropped = 0
         self._closed = False
 

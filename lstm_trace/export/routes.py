@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Final
 
@@ -48,7 +48,7 @@ def span_route(settings: Settings, endpoint: str | None, store: str | os.PathLik
     # Without a usable endpoint there is the store, unless the environment names other exporters or none.
     local = store_is_given if not named else store is not None or _STORE_NAME in named
     local = local or (target is None and (by_otlp or not named))
-    kept = _store(settings, strict=store is not None) if local or target is not None else None
+    kept = StoreExporter(settings.store, strict=store is not None) if local or target is not None else None
     return SpanRoute(target, kept, keep_all=local, names=tuple(sorted(named - _OTLP_NAMES - {_STORE_NAME, "none"})))
 
 
@@ -73,20 +73,6 @@ def _problem_of_spans(endpoint: str | None, environ: Mapping[str, str]) -> str |
         resolve("traces", endpoint, environ)
     except BadInput as error:
         return str(error)
-    return None
-
-
-def _store(settings: Settings, *, strict: bool) -> StoreExporter | None:
-    try:
-        return StoreExporter(settings.store)
-    except BadInput as error:
-        if strict:
-            raise
-        unusable = error
-    if settings.store != _DEFAULT_STORE:
-        _log.error("%s; the default %s stands", unusable, _DEFAULT_STORE)
-        return _store(replace(settings, store=_DEFAULT_STORE), strict=False)
-    _log.error("%s; spans are not kept", unusable)
     return None
 
 

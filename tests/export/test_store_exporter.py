@@ -179,6 +179,32 @@ def test_a_store_that_is_a_file_is_named_in_one_line(tmp_path: Path) -> None:
     assert file.read_text() == "precious"
 
 
+def test_a_store_of_the_environment_that_is_a_file_gives_way_to_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spans: list[ReadableSpan], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LSTM_TRACE_STORE", "file")
+    exporter = StoreExporter()
+    exporter.export(spans)
+    exporter.shutdown()
+    assert _span_names(tmp_path / "lstm-traces")
+    (record,) = caplog.records
+    assert record.getMessage().startswith("store='file' is a file: accepted is a folder")
+
+
+def test_where_even_the_default_cannot_be_used_the_first_export_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spans: list[ReadableSpan], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "lstm-traces").touch()
+    monkeypatch.chdir(tmp_path)
+    exporter = StoreExporter()
+    assert not caplog.records
+    assert [exporter.export(spans), exporter.export(spans)] == [SpanExportResult.FAILURE] * 2
+    (record,) = caplog.records
+    assert "takes no spans" in record.getMessage()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_store_that_cannot_be_written_to_is_named_in_one_line(tmp_path: Path) -> None:
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
