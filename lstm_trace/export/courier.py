@@ -130,7 +130,7 @@ class Courier:
             self._closing = True
             self._changed.notify_all()
         # Where this endpoint failed spans already, an exit waits no second time for it.
-        done = self.drain(0.0 if self._said - {self._target.signal} else seconds)
+        done = self.drain(0.0 if self._target.signal != "traces" and "traces" in self._said else seconds)
         exporter = self._exporter
         if exporter is not None:
             with suppress(Exception):
