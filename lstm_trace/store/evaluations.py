@@ -1,7 +1,7 @@
 """Every form in which an evaluation was recorded, as rows of one table: the latest of equal identifiers, once.
 
-Forms: a span of its own (ours, or OpenInference's ``evaluations.0.evaluation.*``) and a ``gen_ai.evaluation.result`` event on the
-judged span. The expression runs on DuckDB and ClickHouse alike.
+Forms: a span of its own (ours, or one with OpenInference's ``evaluations.0.evaluation.*``), and a ``gen_ai.evaluation.result`` event on
+the judged span. The expressions run on DuckDB and ClickHouse alike.
 """
 
 from __future__ import annotations
@@ -12,42 +12,34 @@ from lstm_trace import conventions as c
 from lstm_trace.store.schema import EVALUATION_COLUMNS
 
 _COPIES: Final = ("release", "cohort", "confidence", "session_id", "trace_id", "span_id")
-_EVALUATOR: Final = "EVALUATOR"
+_NUMBER: Final = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
-def evaluations_of(spans: Any) -> Any:
-    """The evaluations table (see ``schema.EVALUATION_COLUMNS``) as an expression over the canonical spans table."""
+def evaluations_of(spans: Any, *, events: bool = True) -> Any:
+    """The evaluations table (``schema.EVALUATION_COLUMNS``) as an expression over the canonical spans table.
+
+    ``events=False`` leaves the events unread where it is known that none of them is an evaluation.
+    """
+    rows = of_spans(spans)
+    return latest(rows.union(of_events(spans)) if events else rows)
+
+
+def latest(rows: Any) -> Any:
+    """Of evaluations with equal identifiers the latest. One without an identifier is known by what makes up ours: target, name, version."""
     import ibis
 
-    rows = ibis.union(_of_spans(spans), _of_events(spans))
-    rows = rows.filter(rows.evaluation_name.notnull(), rows.target_trace_id.notnull())
-    judged = rows.score.notnull() | rows.label.notnull()
-    rows = rows.mutate(status=ibis.coalesce(rows.status, judged.ifelse("ok", "error")))
-    # An evaluation without an identifier is known by what makes up ours: target, name and version.
-    known_as = ibis.coalesce(
-        rows.identifier,
-        _joined(rows.target_trace_id, rows.target_span_id, rows.evaluation_name, rows.version, rows.annotator),
-    )
-    rows = rows.mutate(_known_as=known_as)
-    latest = ibis.row_number().over(
-        ibis.window(group_by=rows._known_as, order_by=[rows.time_ns.desc(nulls_first=False), rows.span_id.desc()])
-    )
-    rows = rows.mutate(_age=latest)
-    return rows.filter(rows._age == 0).select([column.name for column in EVALUATION_COLUMNS])
+    made_up = _joined(rows.target_trace_id, rows.target_span_id, rows.evaluation_name, rows.version, rows.annotator)
+    known_as = ibis.coalesce(rows.identifier, made_up)
+    newest_first = [ibis.coalesce(rows.time_ns, 0).desc(), rows.span_id.desc()]
+    rows = rows.mutate(age=ibis.row_number().over(ibis.window(group_by=known_as, order_by=newest_first)))
+    return rows.filter(rows.age == 0).drop("age")
 
 
-def _of_spans(spans: Any) -> Any:
+def of_spans(spans: Any) -> Any:
+    """The spans that are evaluations, as rows of the evaluations table."""
     import ibis
 
     carried = spans.filter(spans.evaluation_name.notnull())
-    first_link = carried.links.length() > 0
-    link = carried.links[0]
-    # A foreign evaluator names no target: it judges what it links to, else (as a span of its own kind) its parent, else itself.
-    own_kind = (carried.span_kind == _EVALUATOR).fill_null(False)
-    target_trace = ibis.coalesce(carried.target_trace_id, first_link.ifelse(link["trace_id"], ibis.null("string")), carried.trace_id)
-    foreign_span = first_link.ifelse(
-        link["span_id"], own_kind.ifelse(ibis.coalesce(carried.parent_span_id, carried.span_id), carried.span_id)
-    )
     return _row(
         carried,
         evaluation_name=carried.evaluation_name,
@@ -59,13 +51,14 @@ def _of_spans(spans: Any) -> Any:
         annotator=carried.evaluation_annotator,
         explanation=carried.evaluation_explanation,
         error_type=carried.error_type,
-        target_trace_id=target_trace,
-        target_span_id=carried.target_trace_id.notnull().ifelse(carried.target_span_id, foreign_span),
+        target_trace_id=carried.target_trace_id,
+        target_span_id=carried.target_span_id,
         time_ns=ibis.coalesce(carried.end_ns, carried.start_ns),
     )
 
 
-def _of_events(spans: Any) -> Any:
+def of_events(spans: Any) -> Any:
+    """The evaluations that stand as events on the span they judge, as rows of the evaluations table."""
     import ibis
 
     events = spans.select(*_COPIES, event=spans.events.unnest())
@@ -73,32 +66,31 @@ def _of_events(spans: Any) -> Any:
     said = events.event["attributes"]
 
     def text(name: str) -> Any:
-        return said.get(name, ibis.null("string"))
+        return said.get(name, "").nullif("")
 
-    def number(name: str) -> Any:
-        value = text(name).try_cast("float64")
-        return (value.isnan() | value.isinf()).ifelse(ibis.null("float64"), value)
-
-    return _row(
+    score = text(c.EVALUATION_SCORE)
+    score = score.re_search(_NUMBER).ifelse(score, ibis.null("string")).try_cast("float64")
+    judged = score.notnull() | text(c.EVALUATION_LABEL).notnull()
+    rows = _row(
         events,
         evaluation_name=text(c.EVALUATION_NAME),
-        score=number(c.EVALUATION_SCORE),
+        score=score,
         label=text(c.EVALUATION_LABEL),
-        status=text(c.EVALUATION_STATUS),
+        status=ibis.coalesce(text(c.EVALUATION_STATUS), judged.ifelse("ok", "error")),
         identifier=text(c.EVALUATION_IDENTIFIER),
         version=text(c.EVALUATION_EVALUATOR_VERSION),
         annotator=text(c.EVALUATION_ANNOTATOR),
         explanation=text(c.EVALUATION_EXPLANATION),
         error_type=text(c.ERROR_TYPE),
-        target_trace_id=ibis.coalesce(text(c.EVALUATION_TARGET_TRACE_ID), events.trace_id),
-        target_span_id=ibis.coalesce(text(c.EVALUATION_TARGET_SPAN_ID), events.span_id),
+        target_trace_id=events.trace_id,
+        target_span_id=events.span_id,
         time_ns=events.event["time_ns"],
     )
+    return rows.filter(rows.evaluation_name.notnull())
 
 
 def _row(table: Any, **values: Any) -> Any:
-    copies = {name: table[name] for name in _COPIES}
-    said = values | copies
+    said = values | {name: table[name] for name in _COPIES}
     return table.select(**{column.name: said[column.name].cast(column.type) for column in EVALUATION_COLUMNS})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,6 +20,7 @@ Array = Any
 KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
 STATUSES: Final = ("unset", "ok", "error")
 _CASED: Final = {"lower": pc.utf8_lower, "upper": pc.utf8_upper}
+_NONE: Final = pa.scalar(None, pa.string())
 _TIME: Final = "^[0-9]{1,19}$"
 
 
@@ -65,7 +67,7 @@ def spans_of(requests: Array, tally: Tally) -> Any:
         "status": _named(pc.struct_field(spans, ["status", "code"]), STATUSES, "STATUS_CODE_"),
         "attributes": own.maps(),
         "resource": resources.maps().take(group_of),
-        "events": _events(pc.struct_field(spans, "events")),
+        "events": _events(pc.struct_field(spans, "events"), tally),
         "links": _links(pc.struct_field(spans, "links")),
     }
     for column in PROMOTED:
@@ -74,6 +76,7 @@ def spans_of(requests: Array, tally: Tally) -> Any:
             value = pc.coalesce(value, resources.column(column.resource, column.type).take(group_of))
         columns[column.name] = _CASED[column.case](value) if column.case else value
     columns["span_kind"] = pc.coalesce(columns["span_kind"], _derived_kind(own))
+    columns |= _judgement(columns)
     schema = arrow_schema()
     return pa.table([columns[column.name].cast(schema.field(column.name).type) for column in COLUMNS], schema=schema)
 
@@ -84,7 +87,7 @@ def _hex(items: Array, name: str, size: int) -> Array:
     plain = pc.match_substring_regex(text, f"^[0-9a-f]{{{2 * size}}}$")
     good = pc.and_(plain, pc.not_equal(text, "0" * 2 * size)).fill_null(False)
     other = pc.and_(pc.invert(good), pc.not_equal(text, "")).fill_null(False)
-    kept = pc.if_else(good, text, pa.scalar(None, pa.string()))
+    kept = pc.if_else(good, text, _NONE)
     if not pc.any(other).as_py():
         return kept
     return pc.replace_with_mask(kept, other, pa.array([mended_id(value, size) for value in text.filter(other).to_pylist()], pa.string()))
@@ -95,7 +98,7 @@ def _time(items: Array, name: str) -> Array:
     try:
         time = written.cast(pa.int64())
     except pa.ArrowInvalid:
-        digits = pc.if_else(pc.match_substring_regex(written, _TIME), written, pa.scalar(None, pa.string()))
+        digits = pc.if_else(pc.match_substring_regex(written, _TIME), written, _NONE)
         time = digits.cast(pa.decimal128(19, 0))
         time = pc.if_else(pc.less(time, pa.scalar(2**63, pa.decimal128(19, 0))), time, None).cast(pa.int64())
     return pc.if_else(pc.greater(time, 0), time, pa.scalar(None, pa.int64()))
@@ -119,9 +122,38 @@ def _derived_kind(own: Attributes) -> Array:
     return pa.array(list(KIND_OF_OPERATION.values())).take(at)
 
 
-def _events(lists: Array) -> Array:
+def _judgement(columns: dict[str, Array]) -> dict[str, Array]:
+    """What the columns of an evaluation say in the end: a foreign one names neither its target nor its status."""
+    judges = pc.is_valid(columns["evaluation_name"])
+    if not pc.any(judges).as_py():
+        return {}
+    first = pc.list_element(_padded(columns["links"]), 0)
+    linked = pc.struct_field(first, "trace_id")
+    parent = pc.if_else(pc.equal(columns["span_kind"], "EVALUATOR"), columns["parent_span_id"], _NONE)
+    itself = pc.coalesce(parent, columns["span_id"])
+    target_trace = pc.coalesce(columns["target_trace_id"], linked, columns["trace_id"])
+    target_span = pc.if_else(pc.is_valid(linked), pc.struct_field(first, "span_id"), itself)
+    target_span = pc.if_else(pc.is_valid(columns["target_trace_id"]), columns["target_span_id"], target_span)
+    judged = pc.or_(pc.is_valid(columns["evaluation_score"]), pc.is_valid(columns["evaluation_label"]))
+    status = pc.coalesce(columns["evaluation_status"], pc.if_else(judged, "ok", "error"))
+    said = {"target_trace_id": target_trace, "target_span_id": target_span, "evaluation_status": status}
+    return {name: pc.if_else(judges, value, columns[name]) for name, value in said.items()}
+
+
+def _padded(lists: Array) -> Array:
+    """Lists of at least one item: an empty one gets a null."""
+    sizes = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+    index = np.full(len(sizes), -1, dtype=np.int64)
+    held = sizes > 0
+    index[held] = lists.offsets.to_numpy()[:-1][held]
+    return pa.ListArray.from_arrays(offsets(np.ones(len(sizes), dtype=np.int64)), lists.values.take(pa.array(index, mask=~held)))
+
+
+def _events(lists: Array, tally: Tally) -> Array:
     events = pc.list_flatten(lists)
-    fields = [pc.struct_field(events, "name"), _time(events, "timeUnixNano"), Attributes(pc.struct_field(events, "attributes")).maps()]
+    name = pc.struct_field(events, "name")
+    tally.evaluation_events += pc.equal(name, c.EVENT_EVALUATION).true_count
+    fields = [name, _time(events, "timeUnixNano"), Attributes(pc.struct_field(events, "attributes")).maps()]
     return _regrouped(lists, pa.StructArray.from_arrays(fields, ["name", "time_ns", "attributes"]))
 
 

@@ -49,15 +49,17 @@ _RENAMED: Final = {
 
 @dataclass(slots=True)
 class Tally:
-    """What was left out: ``malformed`` lines and spans, and lines of ``other_signals``."""
+    """What was met: ``malformed`` lines and spans and lines of ``other_signals``, all left out; and ``evaluation_events``."""
 
     malformed: int = 0
     other_signals: int = 0
+    evaluation_events: int = 0
 
     def add(self, other: Tally) -> None:
         """Count another tally into this one."""
         self.malformed += other.malformed
         self.other_signals += other.other_signals
+        self.evaluation_events += other.evaluation_events
 
 
 def mended_lines(lines: Iterable[str], tally: Tally) -> Iterator[str]:

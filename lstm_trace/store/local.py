@@ -7,10 +7,11 @@ from pathlib import Path
 
 from lstm_trace.errors import BadInput
 from lstm_trace.store.blocks import blocks_of
-from lstm_trace.store.database import Database, tables_of
 from lstm_trace.store.files import SUFFIXES, Sniffed, found_in, sniff
 from lstm_trace.store.lenient import Tally
 from lstm_trace.store.opened import ACCEPTED, Store
+from lstm_trace.store.parquet import open_files
+from lstm_trace.store.spool import Spool, tables_of
 
 _READABLE = ("json", "protobuf", "framed")
 
@@ -19,17 +20,24 @@ def open_path(address: str, path: Path) -> Store:
     """Open the file or folder at ``path``. Raises BadInput, see ``open_store``."""
     files, unreadable = _looked_at(address, path)
     tally = Tally()
-    database = Database(sum(file.stat().st_size for file, _ in files))
+    spool = Spool()
     try:
-        database.fill(tables_of(_blocks(files, tally), tally))
-        skipped = {"malformed": tally.malformed, "duplicate": database.drop_repeated()}
-        skipped |= {name: count for name, count in (("other_signals", tally.other_signals), ("unreadable", unreadable)) if count}
-        if not database.count():
+        spool.fill(tables_of(_blocks(files, tally), tally))
+        skipped = {"malformed": tally.malformed, "other_signals": tally.other_signals, "unreadable": unreadable}
+        skipped = {name: count for name, count in skipped.items() if count}
+        if not spool.rows:
             raise BadInput(_no_spans(address, skipped))
+        return open_files(
+            address,
+            [spool.file],
+            skipped,
+            scratch=spool.folder,
+            closing=spool.close,
+            evaluation_events=tally.evaluation_events > 0,
+        )
     except BaseException:
-        database.close()
+        spool.close()
         raise
-    return database.store(address, skipped)
 
 
 def _looked_at(address: str, path: Path) -> tuple[list[tuple[Path, Sniffed]], int]:
