@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.float64]
 
 
-def factors(counts: Floats, other: Floats) -> list[Floats]:
+def factors(counts: Floats, other: Floats, *, borrowed: float = 0.0) -> list[Floats]:
     """Factorise counts into the mix (replicates, strata) and, a mechanism, P(wrong | stratum and all mechanisms before it).
 
-    ``other`` are the counts of the other release. A cell without cases takes its rate from there: what one release never showed
-    counts as unchanged. Without cases on either side it is 0, and has no weight.
+    ``other`` are the counts of the other release. Every cell borrows that many cases at the rate of both releases together, so that a
+    cell with two traces does not decide; an empty one takes that rate whole, and counts as unchanged. Without a case on either side
+    the rate is 0, and has no weight.
 
     >>> one = np.array([[[[8.0, 0.0], [0.0, 2.0]]]])                    # one stratum, one mechanism, the outcome follows it
     >>> [f.round(2).tolist() for f in factors(one, one)]
@@ -32,10 +33,11 @@ def factors(counts: Floats, other: Floats) -> list[Floats]:
     strata = _collapse(counts, 0)
     made: list[Floats] = [strata / np.maximum(strata.sum(axis=1, keepdims=True), 1e-300)]
     for depth in range(1, counts.ndim - 1):
-        here, there = _collapse(counts, depth), _collapse(other, depth)
-        cases, cases_there = here.sum(axis=-1), there.sum(axis=-1)
-        elsewhere = np.divide(there[..., 1], cases_there, out=np.zeros_like(cases_there), where=cases_there > 0)
-        made.append(np.divide(here[..., 1], cases, out=elsewhere, where=cases > 0))
+        here = _collapse(counts, depth)
+        both = here + _collapse(other, depth)
+        cases, cases_both = here.sum(axis=-1) + borrowed, both.sum(axis=-1)
+        together = np.divide(both[..., 1], cases_both, out=np.zeros_like(cases_both), where=cases_both > 0)
+        made.append(np.divide(here[..., 1] + borrowed * together, cases, out=together.copy(), where=cases > 0))
     return made
 
 
@@ -44,17 +46,18 @@ def _collapse(counts: Floats, depth: int) -> Floats:
     return counts.sum(axis=tuple(range(2 + depth, counts.ndim)))
 
 
-def contributions(baseline: Floats, candidate: Floats) -> Floats:
+def contributions(baseline: Floats, candidate: Floats, *, borrowed: float = 0.0) -> Floats:
     """Return each factor's contribution to the change of the fail rate, by stratum: (replicates, factors, strata), in rates.
 
-    Summed over factors and strata it is the whole change: ``P(fail | candidate) - P(fail | baseline)``.
+    Summed over factors and strata it is the whole change, ``P(fail | candidate) - P(fail | baseline)``: the little that ``borrowed``
+    cases take away from the others is the last factor's, which is the rest by definition.
 
     >>> before = np.array([[[[90.0, 0.0], [0.0, 10.0]]]])
     >>> after = np.array([[[[70.0, 0.0], [0.0, 30.0]]]])
     >>> contributions(before, after).sum(axis=-1).round(3).tolist()     # mix, the mechanism, the outcome given the mechanism
     [[0.0, 0.2, 0.0]]
     """
-    sides = factors(baseline, candidate), factors(candidate, baseline)
+    sides = factors(baseline, candidate, borrowed=borrowed), factors(candidate, baseline, borrowed=borrowed)
     players = len(sides[0])
     rates = [_failing([sides[chosen >> player & 1][player] for player in range(players)]) for chosen in range(1 << players)]
     weight = [factorial(size) * factorial(players - size - 1) / factorial(players) for size in range(players)]
@@ -63,7 +66,14 @@ def contributions(baseline: Floats, candidate: Floats) -> Floats:
         for chosen in range(1 << players):
             if not chosen >> player & 1:
                 shares[:, player] += weight[chosen.bit_count()] * (rates[chosen | 1 << player] - rates[chosen])
+    shares[:, -1] += _failed(candidate) - _failed(baseline) - shares.sum(axis=1)
     return shares
+
+
+def _failed(counts: Floats) -> Floats:
+    """Share of all cases that fail, by stratum: (replicates, strata)."""
+    cases = counts.reshape(*counts.shape[:2], -1, 2).sum(axis=2)
+    return cases[..., 1] / np.maximum(cases.sum(axis=(1, 2)), 1e-300)[:, None]
 
 
 def _failing(chosen: list[Floats]) -> Floats:

@@ -25,7 +25,7 @@ def _finite(value: Any) -> Any:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line a row below a header of every key that occurs; null is empty. A cell never starts a spreadsheet's formula.
+    r"""One line a row below a header of every key that occurs; null is empty. A cell never starts a spreadsheet's formula.
 
     >>> as_csv([{"cohort": "1-4", "n": 3}, {"cohort": "=HYPERLINK(1)", "n": None}])
     "cohort,n\\r\\n1-4,3\\r\\n'=HYPERLINK(1),\\r\\n"

@@ -46,6 +46,16 @@ def trace_tree(trace: Trace) -> Tree:
     return whole
 
 
+def span_words(span: Placed) -> list[str]:
+    """What a span's facts say, one short text each."""
+    return [text for text, _ in _facts(span.facts)]
+
+
+def score_words(score: Score) -> str:
+    """A judgement in words."""
+    return _score(score).plain
+
+
 def _line(span: Placed) -> Text:
     facts = span.facts
     line = Text.assemble(

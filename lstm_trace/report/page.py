@@ -1,0 +1,153 @@
+"""One self-contained HTML page: no script, no network, no live markup from span values, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+from lstm_trace.errors import BadInput
+from lstm_trace.report import charts, numbers
+from lstm_trace.report.content import FINE, Content, gather
+from lstm_trace.report.printable import printable
+from lstm_trace.report.text import score_words, span_words
+from lstm_trace.report.waterfall import bars
+from lstm_trace.store import Store
+
+LIMIT_BYTES: Final = 2_000_000
+ROWS_SHOWN: Final = 60
+"""Rows of a table on the page; what is left out is said."""
+
+
+def write(
+    store: Store,
+    path: str | os.PathLike[str],
+    *,
+    baseline: str | None = None,
+    candidate: str | None = None,
+    outcome: str | None = None,
+    trace_url: str | None = None,
+) -> Path:
+    """Write the report of a store to ``path`` and return it.
+
+    ``trace_url`` is a template with ``{trace_id}``, such as ``http://localhost:16686/trace/{trace_id}``. Raises BadInput where it
+    is not, where a release or the outcome is not in the store, and where ``path`` cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise BadInput(f"{target}: is a folder; give the name of a file to write")
+    page = render(gather(store, baseline=baseline, candidate=candidate, outcome=outcome), trace_url=_checked(trace_url))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=target.parent, suffix=".part", delete=False, encoding="utf-8", errors="replace") as part:
+            part.write(page)
+        Path(part.name).chmod(0o644)
+        os.replace(part.name, target)
+    except OSError as error:
+        raise BadInput(f"{target}: cannot be written ({error.strerror})") from None
+    return target
+
+
+def render(content: Content, *, trace_url: str | None = None) -> str:
+    """The page as text, under ``LIMIT_BYTES``."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lstm_trace.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.filters.update(
+        share=numbers.share, seconds=numbers.seconds, number=numbers.number, points=numbers.points, plain=lambda text: printable(text, 400)
+    )
+    template = environment.get_template("report.html")
+    figures = _figures(content)
+    traces = [(trace, bars(trace)) for trace in content.worst]
+    link = (lambda trace_id: trace_url.replace("{trace_id}", trace_id)) if trace_url else None
+    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return template.render(
+        content=content, figures=figures, traces=traces, link=link, made=made, between=numbers.between, rows=content.table.rows[:ROWS_SHOWN],
+        hidden_rows=max(0, len(content.table.rows) - ROWS_SHOWN), span_words=span_words, score_words=score_words,
+    )  # fmt: skip
+
+
+def _checked(trace_url: str | None) -> str | None:
+    if trace_url is None:
+        return None
+    if not trace_url.startswith(("http://", "https://")) or "{trace_id}" not in trace_url:
+        raise BadInput(
+            f"--trace-url {trace_url!r}: accepted is an http or https address with {{trace_id}}, such as http://localhost:16686/trace/{{trace_id}}"
+        )
+    return trace_url
+
+
+def _figures(content: Content) -> Mapping[str, Any]:
+    """Every chart that the store has figures for."""
+    made: dict[str, Any] = {}
+    names = content.releases
+    rows = [row for row in content.table.rows if row.group["release"] in names]
+    cohorts = list(dict.fromkeys(row.group["cohort"] for row in rows))
+    rated = [
+        {
+            "cohort": printable(row.group["cohort"], 60), "release": printable(row.group["release"], 60), "rate": row.fail_rate,
+            "low": row.ci_low, "high": row.ci_high,
+            "tip": f"{row.group['release']}, {row.group['cohort']}: {row.failed} of {row.n} failed, {numbers.share(row.fail_rate)}"
+            f" ({numbers.between(row.ci_low, row.ci_high)})",
+        }
+        for row in rows if row.n
+    ]  # fmt: skip
+    if rated:
+        made["cohorts"] = charts.both(lambda width: charts.cohort_rates(rated, names, cohorts, width))
+    if content.verdict is not None and min(content.verdict.n):
+        parts = [
+            {
+                "component": part.name, "pp": part.contribution_pp, "low": part.ci_low, "high": part.ci_high, "flagged": part.flagged,
+                "tip": f"{part.name}: {numbers.points(part.contribution_pp)} ({part.ci_low:+.2f} to {part.ci_high:+.2f}), p = {part.p_value:.2g}",
+            }
+            for part in content.verdict.components
+        ]  # fmt: skip
+        made["contributions"] = charts.both(lambda width: charts.contributions(parts, width))
+    if content.confidence:
+        made["confidence"] = charts.both(lambda width: charts.distribution(_shares(content.confidence), names, width))
+    if content.reliability:
+        curve = [
+            {"release": row.release, "confidence": row.confidence, "accuracy": row.accuracy, "n": row.n,
+             "tip": f"{row.release}: {row.n} predictions, confidence {row.confidence:.2f}, right {numbers.share(row.accuracy)}"}
+            for row in content.reliability
+        ]  # fmt: skip
+        made["reliability"] = charts.both(lambda width: charts.reliability(curve, names, width))
+    timed = [
+        {"release": row.group["release"], "cohort": row.group["cohort"], "ms": 1000 * value, "quantile": quantile,
+         "tip": f"{row.group['release']}, {row.group['cohort']}: {quantile} {numbers.seconds(value)}"}
+        for row in rows
+        for quantile, value in (("p50", row.latency_p50_s), ("p99", row.latency_p99_s))
+        if value is not None
+    ]  # fmt: skip
+    if timed:
+        made["latency"] = charts.both(lambda width: charts.latencies(timed, names, cohorts, width))
+    steps = [
+        {"release": row.release, "step": row.step, "rate": row.fail_rate, "low": row.ci_low, "high": row.ci_high,
+         "tip": f"{row.release}, step {row.step}: {row.failed} of {row.n} failed, {numbers.share(row.fail_rate)}"}
+        for row in content.table.late_steps if row.release in names and row.step <= 40
+    ]  # fmt: skip
+    if steps:
+        made["steps"] = charts.both(lambda width: charts.step_rates(steps, names, width))
+    return made
+
+
+def _shares(counted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every twentieth of confidence of every release, empty ones too, so that the outline falls to zero between."""
+    whole: dict[str, int] = {}
+    for row in counted:
+        whole[row["release"]] = whole.get(row["release"], 0) + row["n"]
+    found = {(row["release"], row["bin"]): row["n"] for row in counted}
+    return [
+        {
+            "release": release, "at": index / FINE, "share": found.get((release, index), 0) / n,
+            "tip": f"{release}: {found.get((release, index), 0)} of {n} predictions at {index / FINE:.2f} to {(index + 1) / FINE:.2f}",
+        }
+        for release, n in whole.items() for index in range(FINE)
+    ] + [  # the outline ends where the last twentieth does
+        {"release": release, "at": 1.0, "share": found.get((release, FINE - 1), 0) / n, "tip": ""} for release, n in whole.items()
+    ]  # fmt: skip
