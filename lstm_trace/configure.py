@@ -251,7 +251,19 @@ def _set_up(
         owned=owned,
     )
     atexit.register(providers.shutdown)
+    _flush_in_worker_processes(providers)
     return providers
+
+
+def _flush_in_worker_processes(providers: Providers) -> None:
+    """Have the children of ``multiprocessing`` flush too: they end by ``os._exit``, which calls no atexit function."""
+    from multiprocessing import util
+
+    def at_end(each: Providers) -> None:
+        util.Finalize(None, each.shutdown, exitpriority=0)
+
+    at_end(providers)  # where configure() was called in a worker
+    util.register_after_fork(providers, at_end)
 
 
 def _resource(settings: Settings, service_name: str | None, release: str | None) -> Resource:

@@ -355,3 +355,52 @@ def test_a_silent_endpoint_does_not_hold_up_the_exit(run: Any, protocol: str) ->
     assert done.said < 6
     assert done.errors.count("\n") == 1
     assert len(done.stored()) == 10
+
+
+# --- Ends of a process -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize(
+    "children",
+    [
+        "for _ in range(3):\n    if os.fork() == 0: work(10); sys.exit(0)\nfor _ in range(3): os.wait()",
+        "with multiprocessing.get_context('fork').Pool(3) as pool: pool.map(work, [10] * 3); pool.close(); pool.join()",
+        "workers = [multiprocessing.get_context('fork').Process(target=work, args=(10,)) for _ in range(3)]\n"
+        "for each in workers: each.start()\nfor each in workers: each.join()",
+    ],
+    ids=["fork", "Pool", "Process"],
+)
+def test_forked_workers_keep_their_spans(run: Any, children: str) -> None:
+    done = run(f"import multiprocessing, os, sys\nlstm_trace.configure()\nwork(5)\n{children}\nwork(5)")
+    assert done.status == 0
+    assert len(done.stored()) == 40
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_workers_that_are_started_afresh_keep_their_spans(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(
+        "import lstm_trace\nfrom opentelemetry import trace\n"
+        "def work(count):\n"
+        "    lstm_trace.configure()\n"
+        "    for _ in range(count):\n"
+        "        with trace.get_tracer('app').start_as_current_span('work'): pass\n"
+        "if __name__ == '__main__':\n"
+        "    import multiprocessing\n"
+        "    worker = multiprocessing.get_context('spawn').Process(target=work, args=(10,))\n"
+        "    worker.start(); worker.join()\n"
+    )
+    done = run("import runpy; runpy.run_path('job.py', run_name='__main__')")
+    assert (done.errors, len(done.stored())) == ("", 10)
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "os.kill(os.getpid(), signal.SIGTERM)"])
+def test_a_killed_process_keeps_what_is_older_than_the_delay_in_whole_lines(run: Any, end: str) -> None:
+    done = run(f"import os, signal, time\nlstm_trace.configure()\nwork(10); time.sleep(0.6); work(5)\n{end}", OTEL_BSP_SCHEDULE_DELAY="200")
+    assert len(done.stored()) == 10
+
+
+def test_an_exception_and_an_exit_lose_nothing(run: Any) -> None:
+    assert len(run("lstm_trace.configure(); work(10); raise SystemExit(3)").stored()) == 10
+    done = run("lstm_trace.configure(); work(10); raise RuntimeError")
+    assert (done.status, len(done.stored())) == (1, 20)
