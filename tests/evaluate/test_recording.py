@@ -9,7 +9,7 @@ from opentelemetry import trace
 
 import lstm_trace
 from lstm_trace import conventions as c
-from lstm_trace.evaluate import EvaluationResult, GroundTruthMatch, Groundedness, evaluate_and_record
+from lstm_trace.evaluate import EvaluationResult, Groundedness, GroundTruthMatch, evaluate_and_record
 from lstm_trace.recorder import Recorder, set_default_recorder
 from lstm_trace.settings import Settings
 from tests.evaluate.scripted import ScriptedChatModel, verdict
