@@ -20,7 +20,7 @@ def _nothing() -> None:
     pass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Store:
     """A store of traces, open for reading. A context manager; ``close`` frees its connection and temporary files.
 
