@@ -75,9 +75,8 @@ def main() -> None:
     base = median["ours, OTLP JSON"]
     for name, seconds in median.items():
         print(f"{name:22} {seconds / _BATCH * 1e6:7.1f} µs a span   × {seconds / base:.2f}")
-    print(
-        f"{'bytes a span':22} {len(encode_lines(spans)[0][0]) / _BATCH:7.0f} JSON, {len(encode_spans(spans).SerializeToString()) / _BATCH:.0f} protobuf"
-    )
+    json_bytes, protobuf_bytes = len(encode_lines(spans)[0][0]), len(encode_spans(spans).SerializeToString())
+    print(f"{'bytes a span':22} {json_bytes / _BATCH:7.0f} JSON, {protobuf_bytes / _BATCH:.0f} protobuf")
 
 
 if __name__ == "__main__":

@@ -208,7 +208,8 @@ class Courier:
             return
         self._said.add(signal)
         what = "spans" if signal == "traces" else signal
-        _log.warning("%s does not take %s (%s): they are %s until it does", self._target.shown, what, reason, self._fate)
+        target = self._target
+        _log.warning("%s does not take %s (%s%s): they are %s until it does", target.shown, what, reason, target.hint, self._fate)
 
     def _recovered(self) -> None:
         if self._failures and self._target.signal in self._said:
@@ -233,6 +234,7 @@ def _short(text: str) -> str:
         r"StatusCode\.(\w+)",
         r"([Rr]ead timed out)",
         r"Transient error (.*) encountered",
+        r"reason: (it .*)",
     )
     for pattern in patterns:
         found = re.search(pattern, text)

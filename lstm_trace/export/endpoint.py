@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from lstm_trace.errors import BadInput
+
+if TYPE_CHECKING:
+    import requests
 
 Signal = Literal["traces", "metrics", "logs"]
 Protocol = Literal["http/protobuf", "grpc"]
 
 PREFIX: Final = "OTEL_EXPORTER_OTLP_"
 _FORMS: Final = "accepted is the address of an OTLP receiver: http://host:4318 or https://host, with or without /v1/traces"
+_BARE: Final = re.compile(r"^(\[[^\]]+\]|[^:/]+):(\d{1,5})$")
 _PATHS: Final[Mapping[Signal, str]] = {"traces": "/v1/traces", "metrics": "/v1/metrics", "logs": "/v1/logs"}
 _EXPORTERS: Final[Mapping[Signal, tuple[str, str]]] = {
     "traces": ("trace_exporter", "OTLPSpanExporter"),
@@ -26,6 +32,12 @@ _EXPORTERS: Final[Mapping[Signal, tuple[str, str]]] = {
 
 class BadVariable(BadInput):
     """An environment variable, not an argument, cannot be used."""
+
+
+_PORT_HINTS: Final[Mapping[tuple[Protocol, int], str]] = {
+    ("http/protobuf", 4317): "; port 4317 is usually OTLP/gRPC: OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
+    ("grpc", 4318): "; port 4318 is usually OTLP/HTTP: OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +51,18 @@ class Target:
     @property
     def address(self) -> tuple[str, int] | None:
         """Host and port to connect to, or None where the URL does not say (a gRPC target such as ``unix:/run/otlp``)."""
-        parts = urlsplit(self.url if "://" in self.url else f"//{self.url}")
-        if not parts.hostname or parts.scheme not in ("http", "https", ""):
-            return None
-        port = parts.port or (4317 if self.protocol == "grpc" else 443 if parts.scheme == "https" else 80)
-        return parts.hostname, port
+        if not self.url.startswith(("http://", "https://")):
+            bare = _BARE.match(self.url)
+            return (bare[1].strip("[]"), int(bare[2])) if bare else None
+        parts = urlsplit(self.url)
+        default = 4317 if self.protocol == "grpc" else 443 if parts.scheme == "https" else 80
+        return parts.hostname or "", parts.port or default
+
+    @property
+    def hint(self) -> str:
+        """What to add to a failure's reason where port and protocol do not go together."""
+        address = self.address
+        return _PORT_HINTS.get((self.protocol, address[1]), "") if address else ""
 
     @property
     def shown(self) -> str:
@@ -86,7 +105,25 @@ def connect(target: Target) -> Any:
     """Make the OTLP exporter for ``target``; what else it needs (headers, time-out, certificates) it reads from the environment."""
     transport = "grpc" if target.protocol == "grpc" else "http"
     module, name = _EXPORTERS[target.signal]
-    return getattr(import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{module}"), name)(endpoint=target.url)
+    make = getattr(import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{module}"), name)
+    if transport == "grpc" or any("_CREDENTIAL_PROVIDER" in variable for variable in os.environ):
+        return make(endpoint=target.url)
+    import requests
+
+    session = requests.Session()
+    session.hooks["response"].append(_refuse_redirect)
+    return make(endpoint=target.url, session=session)
+
+
+def _refuse_redirect(response: requests.Response, **_: Any) -> None:
+    # The OTLP exporters take a redirect for a success, and what was sent is gone.
+    if response.is_redirect:
+        response.close()
+        raise RedirectRefused(f"it redirects to {response.headers['location']}: give that address")
+
+
+class RedirectRefused(Exception):
+    """An OTLP receiver answered with a redirect."""
 
 
 def _protocol(own: str, environ: Mapping[str, str]) -> Protocol:
@@ -117,8 +154,8 @@ def _check(name: str, given: str, protocol: Protocol) -> SplitResult:
     if not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"{name}={given!r} is not a string: {_FORMS}")
     text = given.strip()
-    if protocol == "grpc" and "://" not in text and text:
-        return urlsplit(f"//{text}")  # gRPC also takes a bare target: host:port, dns:host, unix:/path
+    if protocol == "grpc" and text and not text.startswith(("http://", "https://")):
+        return SplitResult("", text, "", "", "")  # gRPC has names of its own: host:port, dns:///host, unix:/path
     try:
         parts = urlsplit(text)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)

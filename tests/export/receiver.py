@@ -76,6 +76,8 @@ class Receiver:
                     receiver._keep(self.path, body)
                 self.send_response(status)
                 self.send_header("Content-Length", "0")
+                if 300 <= status < 400:
+                    self.send_header("Location", "https://elsewhere/")
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:

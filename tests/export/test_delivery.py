@@ -92,7 +92,15 @@ def test_a_receiver_that_comes_up_a_little_later_gets_everything(make: Make, tmp
     assert not _kept(tmp_path)
 
 
-@pytest.mark.parametrize(("status", "reason"), [(503, "(Service Unavailable)"), (400, "(400 Bad Request)"), (404, "(404 Not Found)")])
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (503, "(Service Unavailable)"),
+        (400, "(400 Bad Request)"),
+        (404, "(404 Not Found)"),
+        (302, "(it redirects to https://elsewhere/: give that address)"),
+    ],
+)
 def test_a_receiver_that_refuses_costs_one_line_and_no_span(
     make: Make,
     receiver: Receiver,
