@@ -100,18 +100,12 @@ def _turn(seed: int, trace_id: str) -> bytes:
 
 
 def _equal(sizes: Mapping[tuple[str, ...], int], n: int) -> dict[tuple[str, ...], int]:
-    """Give each stratum the same number; what a small one cannot use goes to the others."""
-    shares = dict.fromkeys(sizes, 0)
-    left = min(n, sum(sizes.values()))
-    while left:
-        hungry = [stratum for stratum, size in sizes.items() if shares[stratum] < size]
-        for place, stratum in enumerate(hungry):
-            more = min(sizes[stratum] - shares[stratum], -(-left // (len(hungry) - place)) if left < len(hungry) else left // len(hungry))
-            more = min(more, left)
-            shares[stratum] += more
-            left -= more
-            if not left:
-                break
+    """Give each stratum the same number; what a small one cannot use goes to the larger ones."""
+    shares: dict[tuple[str, ...], int] = {}
+    left = n
+    for place, stratum in enumerate(sorted(sizes, key=lambda each: (sizes[each], each))):
+        shares[stratum] = min(sizes[stratum], left // (len(sizes) - place))
+        left -= shares[stratum]
     return shares
 
 
