@@ -16,6 +16,7 @@ from torch import Tensor, inference_mode
 import lstm_trace
 from lstm_trace.demo.judging import judge
 from lstm_trace.demo.knowledge import BRANCH_OF, BRANCHES, BranchRetriever
+from lstm_trace.demo.model import IntentClassifier
 from lstm_trace.demo.sessions import INTENTS, Session
 
 PROMPT = "Answer the customer with one fact from these articles.\n\n"
@@ -82,7 +83,7 @@ def question(ticket: Ticket) -> str:
     return f"{ticket['intent'].replace('_', ' ')}: {ticket['session'].message}"
 
 
-def make_agent(classifier: Any, chat: BaseChatModel, *, version: str, preprocessing: str) -> Callable[[Session], Outcome]:
+def make_agent(classifier: IntentClassifier, chat: BaseChatModel, *, version: str, preprocessing: str) -> Callable[[Session], Outcome]:
     """Trace the classifier and the whole handling of a session; what comes back answers one session.
 
     The length that is declared is what the session holds, not what the preprocessing left of it: a release that cuts sequences

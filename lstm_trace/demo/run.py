@@ -159,8 +159,8 @@ def deploy(release: str, keep: int, options: Options, endpoint: str | None, prog
         raise BadInput(failed or f"release {release} stopped: {last} (its log is {log})")
     if log.stat().st_size == 0:
         log.unlink()
-    elif endpoint:
-        progress.console.print(f"{release} logged something: see {log}")
+    else:
+        progress.console.print(f"{release} logged {len(log.read_text(errors='replace').splitlines())} lines: {log}")
 
 
 def environment(environ: Mapping[str, str], endpoint: str | None) -> dict[str, str]:

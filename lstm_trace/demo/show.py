@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lstm_trace.demo.knowledge import BRANCH_OF
 from lstm_trace.demo.run import BASELINE, CANDIDATE, KEEPS, Options
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def show(options: Options, console: Console) -> None:
 
     with open_store(options.store) as store, console.status("reading the traces"):
         verdict = diagnose(store, BASELINE, CANDIDATE, outcome=OUTCOME)
-        trace_id = (verdict.exemplars or (any_trace(store),))[0]
+        trace_id = clearest(store, verdict.exemplars)
         found = tree(store, trace_id)
         answers, branches = (side_by_side(store, BASELINE, CANDIDATE, name) for name in (OUTCOME, BRANCH))
         write(store, options.report, baseline=BASELINE, candidate=CANDIDATE, outcome=OUTCOME)
@@ -48,8 +50,14 @@ def show(options: Options, console: Console) -> None:
         console.print(Text.assemble((f"{what:<12}", "dim"), where), soft_wrap=True)
 
 
-def any_trace(store: Store) -> str:
-    """Return a trace of the candidate: the one to show where the verdict has no exemplar."""
+def clearest(store: Store, exemplars: Sequence[str]) -> str:
+    """Pick the trace to show: an exemplar whose branch follows from the intent that was read; without exemplars any of the candidate."""
     spans = store.spans
-    named = spans.filter((spans.release == CANDIDATE) & spans.component.notnull()).order_by("trace_id").limit(1)
-    return str(named.to_pyarrow().column("trace_id")[0].as_py())
+    if not exemplars:
+        found = spans.filter((spans.release == CANDIDATE) & spans.component.notnull()).order_by("trace_id").limit(1)
+        return str(found.to_pyarrow().column("trace_id")[0].as_py())
+    of_exemplars = spans.filter(spans.trace_id.isin(list(exemplars)))
+    rows = of_exemplars.select("trace_id", "component", "label", "branch").to_pyarrow().to_pylist()
+    due = {row["trace_id"]: f"retrieve_{BRANCH_OF[row['label']]}" for row in rows if row["component"] and row["label"] in BRANCH_OF}
+    followed = {row["trace_id"] for row in rows if row["branch"] is not None and row["branch"] == due.get(row["trace_id"])}
+    return next((trace_id for trace_id in exemplars if trace_id in followed), exemplars[0])
