@@ -10,13 +10,15 @@ from typing import Any, Final, NamedTuple
 
 from opentelemetry import _logs, context, metrics, trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
+from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
+from lstm_trace import ambient, upstream
 from lstm_trace import attributes as to
 from lstm_trace import conventions as c
-from lstm_trace import upstream
+from lstm_trace.ambient import SPAN_KEY
 from lstm_trace.facts import Component, Evaluation, Prediction, SequenceFacts, StateFacts, Step, TraceRef
 from lstm_trace.guard import shield
+from lstm_trace.lane import Lane
 from lstm_trace.late import LateSpan
 from lstm_trace.sampling import Forecast, forecast_of
 from lstm_trace.settings import Settings
@@ -27,6 +29,7 @@ Attributes = dict[str, Any]
 SUPPRESS_KEY: Final = context.create_key("lstm_trace.suppress")
 _SUPPRESS_PLAIN: Final = "suppress_instrumentation"
 _LINKS_A_SPAN: Final = 128
+_COHORTS_LIMIT: Final = 4096
 _COUNTED_EVALUATIONS: Final = 8_192
 
 
@@ -92,14 +95,15 @@ class OpenSpan:
         self._recorder.finish(self, attributes, events, error, end_ns)
 
 
-class _Source(NamedTuple):
+class Source(NamedTuple):
     """What follows from one TracerProvider: kept as long as the provider in force stays the same."""
 
-    provider: Any
+    key: Any
     tracer: trace.Tracer
     forecast: Forecast
     records: bool
     release: str | None
+    lane: Lane
 
 
 class Recorder:
@@ -118,7 +122,11 @@ class Recorder:
         self.clock = clock
         self._tracer_provider = tracer_provider
         self._logger_provider = logger_provider
-        self._source_cache: _Source | None = None
+        self._source_cache: Source | None = None
+        self._cohorts: dict[int, str] = {}
+        sink = self.settings.events if self.settings.max_events else "off"
+        self.events_on_span = sink in ("span", "both")
+        self.events_on_log = sink in ("log", "both")
         self._constants: dict[Component, Attributes] = {}
         self._counted: dict[tuple[str, str, str | None], None] = {}
         meter = metrics.get_meter(c.SCOPE, meter_provider=meter_provider)
@@ -126,6 +134,7 @@ class Recorder:
         self._confidence = meter.create_histogram(c.METRIC_CONFIDENCE, "1", "Confidence of a prediction.")
         self._length = meter.create_histogram(c.METRIC_LENGTH, "{step}", "True length of a sequence.")
         self._evaluations = meter.create_counter(c.METRIC_EVALUATIONS, "{result}", "Evaluations.")
+        self._dropped = meter.create_counter(c.METRIC_EVALUATIONS_DROPPED, "{evaluation}", "Online evaluations that were dropped.")
         self._escalations = meter.create_counter(c.METRIC_ESCALATIONS, "{escalation}", "Escalations.")
         self._feedback = meter.create_counter(c.METRIC_FEEDBACK, "{feedback}", "Feedback.")
         self._resets = meter.create_counter(c.METRIC_STATE_RESETS, "{reset}", "State resets.")
@@ -135,16 +144,19 @@ class Recorder:
 
     # --- Where telemetry goes ----------------------------------------------------------------------------------------------
 
-    def _source(self) -> _Source:
-        provider = self._tracer_provider or trace.get_tracer_provider()
+    def source(self) -> Source:
+        """Return the provider in force and what follows from it."""
+        key = self._tracer_provider or trace._TRACER_PROVIDER  # None until the application sets one
         known = self._source_cache
-        if known is not None and known.provider is provider:
+        if known is not None and known.key is key:
             return known
+        provider: Any = key or trace.get_tracer_provider()
+        key = self._tracer_provider or trace._TRACER_PROVIDER  # asking may have loaded the one that the environment names
         tracer = provider.get_tracer(c.SCOPE, schema_url=None)
         records = not isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
         resource = getattr(provider, "resource", None)
         version = resource.attributes.get("service.version") if resource is not None else None
-        source = _Source(provider, tracer, forecast_of(provider), records, self.settings.release or version)
+        source = Source(key, tracer, forecast_of(provider), records, self.settings.release or version, Lane(tracer))
         self._constants = {}
         self._source_cache = source
         return source
@@ -152,7 +164,7 @@ class Recorder:
     @property
     def release(self) -> str | None:
         """The release that stands on every span: the setting, else ``service.version`` of the resource."""
-        return self._source().release
+        return self.source().release
 
     def suppressed(self, current: Context) -> bool:
         """Tell whether the user, or OpenTelemetry itself, asked for silence in this context."""
@@ -161,14 +173,25 @@ class Recorder:
 
     def will_record(self, current: Context) -> bool | None:
         """Tell whether a span that starts in this context records; None where only the sampler knows."""
-        source = self._source()
-        if not source.records or self.suppressed(current):
+        source = self._source_cache
+        if source is None or source.key is not (self._tracer_provider or trace._TRACER_PROVIDER):
+            source = self.source()
+        if not source.records:
             return False
-        return source.forecast.records(trace.get_current_span(current).get_span_context())
+        if not current:
+            return source.forecast.root
+        span: Any = current.get(SPAN_KEY)
+        if span is None:
+            return False if self.suppressed(current) else source.forecast.root
+        parent = span.get_span_context()
+        # the parent's flag first: below an unsampled parent nothing else is looked at
+        if source.forecast.follows and parent.is_valid and not parent.trace_flags & 1:
+            return False
+        return False if self.suppressed(current) else source.forecast.records(parent)
 
     def never_records(self) -> bool:
         """Tell whether no span can record in any context: no provider, or a sampler that drops everything."""
-        source = self._source()
+        source = self.source()
         return not source.records or (source.forecast.root is False and source.forecast.child is False)
 
     # --- Spans -------------------------------------------------------------------------------------------------------------
@@ -184,12 +207,10 @@ class Recorder:
         group: object = None,
         start_ns: int | None = None,
         late: bool = False,
-        dropped: bool = False,
     ) -> OpenSpan | None:
         """Open a span below ``current`` (default: the current context), or return None where it would not record.
 
         ``late`` defers the real span to the first touch or to ``finish``. ``group`` marks siblings that belong side by side.
-        ``dropped`` returns a span that only the sampler could refuse as well, so that what runs below it is refused with it.
         """
         parent_context = context.get_current() if current is None else current
         forecast = self.will_record(parent_context)
@@ -202,15 +223,62 @@ class Recorder:
         opened.links, opened.kind, opened.group = links, kind, group
         # Only where the decision is certain may the start wait: else facts would be computed for a span that the sampler drops.
         span = LateSpan(opened.begin) if late and forecast else opened.begin()
-        if not isinstance(span, LateSpan) and not dropped and not span.is_recording():
+        if not isinstance(span, LateSpan) and not span.is_recording():
             return None
         opened.span = span
-        opened.context = trace.set_span_in_context(span, parent_context)
+        opened.context = ambient.with_span(span, parent_context)
+        return opened
+
+    def open_run(
+        self,
+        name: str,
+        current: Context,
+        attributes: Attributes,
+        *,
+        facts: Mapping[str, Any] | None = None,
+        carried: Mapping[str, object],
+        links: Sequence[Link] = (),
+        kind: SpanKind = SpanKind.INTERNAL,
+        group: object = None,
+    ) -> OpenSpan | None:
+        """Open the span of a chain's run below ``current``, or return None where it is certain that it would not record.
+
+        ``facts`` stand on this span and on everything below it; ``carried`` are further entries of its context. A span that the
+        sampler refused is returned as well, so that what runs below it is refused with it. Suppression is the caller's to ask for.
+        """
+        source = self.source()
+        above: Any = current.get(SPAN_KEY) or INVALID_SPAN
+        parent = above.get_span_context()
+        if not source.records or source.forecast.records(parent) is False:
+            return None
+        opened = OpenSpan(self, name, current, parent, self.clock())
+        known = upstream.context_facts(current)
+        inherited = {**known, **facts} if facts else known
+        seen = live.upstream(parent, group=group)
+        if seen is None and self.settings.baggage and (parent.is_remote or not parent.is_valid):
+            seen = upstream.from_baggage(current)
+        if seen is not None and attributes.get(c.OI_KIND, attributes.get(c.GEN_AI_OPERATION)) in _LLM_KINDS and seen.span_context.is_valid:
+            links = [*links, Link(seen.span_context, {c.LINK_KIND: "upstream"})]
+        span = opened.span = source.tracer.start_span(name, current, kind, attributes, links, opened.start_ns, record_exception=False)
+        if span.is_recording():
+            more = upstream.with_upstream(inherited, seen)
+            if source.release is not None:
+                more[c.RELEASE] = source.release
+            if more:
+                source.lane.put(span, more)
+            live.enter(span, parent, group=group, upstream=seen)
+        made: Any = Context(current)
+        # A Context refuses item assignment to its users; this one has none yet.
+        dict.update(made, carried)
+        if facts:
+            dict.__setitem__(made, upstream.FACTS_KEY, inherited)
+        dict.__setitem__(made, SPAN_KEY, span)
+        opened.context = made
         return opened
 
     def begin(self, opened: OpenSpan) -> trace.Span:
         """Start the real span of ``opened`` with its attributes, all that it inherits, and its links."""
-        source = self._source()
+        source = self.source()
         seen = live.upstream(opened.parent, group=opened.group)
         if seen is None and self.settings.baggage and (opened.parent.is_remote or not opened.parent.is_valid):
             seen = upstream.from_baggage(opened.parent_context)
@@ -249,6 +317,24 @@ class Recorder:
         live.leave(span_context)
         if not opened.parent.is_valid or opened.parent.is_remote:
             upstream.last_outermost.set(span_context)
+
+    def close_run(
+        self, opened: OpenSpan, attributes: Attributes, events: Sequence[tuple[str, Attributes, int]], error: BaseException | None, end_ns: int
+    ) -> None:
+        """End the span of a chain's run: clean attributes, ``(name, attributes, time in ns)`` events, then the error."""
+        span, lane = opened.span, self.source().lane
+        if opened.attributes:
+            attributes = {**opened.attributes, **attributes}
+        if attributes:
+            lane.put(span, attributes)
+        for name, details, when in events:
+            lane.note(span, name, details, when)
+        if error is not None:
+            self._fail(span, error)
+        span.end(end_ns)
+        live.leave(span.get_span_context())
+        if not opened.parent.is_valid or opened.parent.is_remote:
+            upstream.last_outermost.set(span.get_span_context())
 
     def _fail(self, span: trace.Span, error: BaseException) -> None:
         kind = type(error)
@@ -293,7 +379,7 @@ class Recorder:
         ``predictions`` and ``sequence.lengths`` run over the rows of the batch; either may be empty where it is not known.
         """
         end = self.clock() if end_ns is None else end_ns
-        constants = self._constants_of(component)
+        constants = self.constants_of(component)
         attributes = dict(constants)
         if extra:
             attributes.update(extra)
@@ -307,7 +393,7 @@ class Recorder:
             to.add_batch(attributes, predictions)
         if state is not None:
             to.add_state(attributes, state)
-        on_span, on_log = self._event_sinks()
+        on_span, on_log = self.events_on_span, self.events_on_log
         step = upstream.context_facts(opened.parent_context).get(c.TRAJECTORY_STEP) if on_span or on_log else None
         events = self._prediction_events(predictions, sequence, state, step, end) if on_span or on_log else []
         if isinstance(opened.span, LateSpan) and opened.span.real is None:
@@ -319,14 +405,14 @@ class Recorder:
         cohort = None
         if predictions or sequence is not None:
             cohort = self.publish(opened, component, predictions, sequence)
-        self._component_metrics(component, predictions, sequence, cohort, (end - opened.start_ns) / 1e9, opened.context)
+        self.component_metrics(component, predictions, sequence, cohort, (end - opened.start_ns) / 1e9, opened.context)
 
     def finish_stream(
         self, opened: OpenSpan, component: Component, last: Prediction | None, facts: Attributes, error: BaseException | None = None
     ) -> None:
         """End the span of a streamed session; its last prediction is what later spans see. One duration is recorded for all its calls."""
         end = self.clock()
-        opened.finish({**self._constants_of(component), **facts}, error=error, end_ns=end)
+        opened.finish({**self.constants_of(component), **facts}, error=error, end_ns=end)
         if last is not None:
             self.publish(opened, component, (last,), None)
         self._duration.record((end - opened.start_ns) / 1e9, self._labels(component.name, None), opened.context)
@@ -356,16 +442,22 @@ class Recorder:
             live.publish(upstream.describe(fact, opened.span_context, session), opened.parent)
         return cohort
 
-    def _constants_of(self, component: Component) -> Attributes:
-        release = self._source().release
+    def constants_of(self, component: Component) -> Attributes:
+        """Return what stands on every span of a component; the caller copies it."""
+        release = self.source().release
         known = self._constants.get(component)
         if known is None:
             known = self._constants[component] = to.component_constants(component, release)
         return known
 
-    def _event_sinks(self) -> tuple[bool, bool]:
-        sink = self.settings.events
-        return sink in ("span", "both"), sink in ("log", "both")
+    def cohort(self, length: int) -> str:
+        """Name the cohort of a length; remembered, because the same few hundred lengths come for ever."""
+        known = self._cohorts.get(length)
+        if known is None:
+            if len(self._cohorts) >= _COHORTS_LIMIT:
+                self._cohorts.clear()
+            known = self._cohorts[length] = self.settings.cohort(length)
+        return known
 
     def _prediction_events(
         self, predictions: Sequence[Prediction], sequence: SequenceFacts | None, state: StateFacts | None, step: int | None, now: int
@@ -380,6 +472,10 @@ class Recorder:
             for row, each in enumerate(predictions[: self.settings.max_events])
         ]
 
+    def log_prediction(self, attributes: Attributes, now: int, current: Context) -> None:
+        """Write one ``lstm.prediction`` as a log event."""
+        self._log([Event(c.EVENT_PREDICTION, attributes, now)], current)
+
     def _log(self, events: Sequence[Event], current: Context) -> None:
         logger = _logs.get_logger(c.SCOPE, logger_provider=self._logger_provider)
         for event in events:
@@ -393,12 +489,12 @@ class Recorder:
             labels[c.COMPONENT_NAME] = component
         if cohort is not None:
             labels[c.SEQUENCE_COHORT] = cohort
-        release = self._source().release
+        release = self.source().release
         if release is not None:
             labels[c.RELEASE] = release
         return labels
 
-    def _component_metrics(
+    def component_metrics(
         self,
         component: Component,
         predictions: Sequence[Prediction],
@@ -407,6 +503,7 @@ class Recorder:
         seconds: float,
         current: Context,
     ) -> None:
+        """Record one call's duration (seconds), and the length and confidence of its sequences."""
         self._duration.record(seconds, self._labels(component.name, cohort), current)
         lengths: Sequence[int] = sequence.lengths if sequence is not None else ()
         for length in lengths:
@@ -416,6 +513,11 @@ class Recorder:
             if confidence is not None:
                 where = self.settings.cohort(lengths[row]) if row < len(lengths) else None
                 self._confidence.record(confidence, self._labels(component.name, where), current)
+
+    def is_metering(self) -> bool:
+        """Tell whether anything records our metrics; the API's stand-in for a provider that is not there yet does not."""
+        real = getattr(self._duration, "_real_instrument", self._duration)
+        return real is not None and not isinstance(real, metrics.NoOpHistogram)
 
     def count_reset(self, component: str) -> None:
         """Count a reset of a component's state."""
@@ -455,7 +557,7 @@ class Recorder:
         node = live.node(target.span_id)
         where = node.span_context if node is not None else SpanContext(target.trace_id, target.span_id, is_remote=True, trace_flags=flags)
         parent = trace.set_span_in_context(NonRecordingSpan(where), Context())
-        source = self._source()
+        source = self.source()
         if not source.records or not target.sampled:
             return OpenEvaluation(where, NonRecordingSpan(where), parent)
         placement = placement or self.settings.evaluation_span
@@ -496,6 +598,10 @@ class Recorder:
             if node is not None and node.span is not None and node.span.is_recording():
                 self._mark_target(evaluation, node.span, attributes)
         self._count_evaluation(evaluation, attributes)
+
+    def count_dropped_evaluation(self, name: str) -> None:
+        """Count an online evaluation that did not run because its queue was full."""
+        self._dropped.add(1, {c.EVALUATION_NAME: name})
 
     def _facts_of_target(self, where: SpanContext) -> Attributes:
         # The release of this process says nothing about a target that ran in another one, perhaps weeks ago.
