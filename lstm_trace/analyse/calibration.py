@@ -27,7 +27,9 @@ class ReliabilityBin:
 def reliability(store: Store, gold: str, view: View = EVERYTHING) -> tuple[ReliabilityBin, ...]:
     """The reliability curve of every release, by the judgements of ``gold``; empty where there are none."""
     judged = cases.judgements(store, view)
-    judged = judged.filter(judged.evaluation_name == gold, judged.failed.notnull(), judged.confidence.between(0.0, 1.0), judged.release.notnull())
+    judged = judged.filter(
+        judged.evaluation_name == gold, judged.failed.notnull(), judged.confidence.between(0.0, 1.0), judged.release.notnull()
+    )
     judged = judged.mutate(bin=(judged.confidence * BINS).floor().cast("int64").clip(upper=BINS - 1))
     table = judged.group_by("release", "bin").aggregate(n=judged.count(), confidence=judged.confidence.mean(), wrong=judged.failed.mean())
     found = [ReliabilityBin(row["release"], row["bin"], row["n"], row["confidence"], 1.0 - row["wrong"]) for row in _rows(table)]

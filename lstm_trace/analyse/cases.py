@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from lstm_trace.analyse.dimensions import UNKNOWN, cohort_of
 from lstm_trace.store import Store
@@ -15,27 +16,32 @@ PASSING: Final = ("pass", "passed", "up")
 PASS_SCORE: Final = 0.5
 """A judgement without a known label passes from this score on."""
 
-_CARRIED: Final = (
-    "trace_id", "span_id", "start_ns", "release", "session_id", "service", "component", "component_version", "preprocessing",
-    "length", "cohort", "time_gap", "label", "confidence", "state_origin", "duration_s", "batch_size",
-)  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class View:
     """Which calls are looked at: upper cohort ``edges`` in steps (None: as recorded), a window of nanoseconds, one component."""
 
-    edges: Sequence[int] | None = None
+    edges: tuple[int, ...] | None = None
     since_ns: int | None = None
     until_ns: int | None = None
     component: str | None = None
 
 
+_CARRIED: Final = (
+    "trace_id", "span_id", "start_ns", "release", "session_id", "service", "component", "component_version", "preprocessing",
+    "length", "cohort", "time_gap", "label", "confidence", "state_origin", "duration_s", "batch_size",
+)  # fmt: skip
+_TOLD: Final = ("upstream_component", "upstream_length", "upstream_cohort", "upstream_label", "upstream_confidence")
+_KEPT: Final[WeakKeyDictionary[Store, dict[tuple[str, View], Any]]] = WeakKeyDictionary()
+"""Tables that DuckDB holds already: every analysis of an open store starts from the same ones."""
+
+
 EVERYTHING: Final = View()
 
 
-def working(spans: Any) -> Any:
-    """The spans of the application's own work: all but the evaluators'."""
+def working(store: Store, *columns: str) -> Any:
+    """These columns of the spans of the application's own work: all but the evaluators'."""
+    spans = store.spans.select(*dict.fromkeys((*columns, "span_kind", "target_trace_id")))
     return spans.filter((spans.span_kind != EVALUATOR) | spans.span_kind.isnull(), spans.target_trace_id.isnull())
 
 
@@ -67,34 +73,54 @@ def units(store: Store, view: View = EVERYTHING) -> Any:
 
 
 def _own(store: Store, view: View) -> Any:
-    spans = working(store.spans)
-    found = spans.filter(spans.component.notnull())
-    if view.component is not None:
-        found = found.filter(found.component == view.component)
-    return found.select(*_CARRIED).mutate(cohort=cohort_of(found.length, found.cohort, view.edges))
+    def make() -> Any:
+        spans = working(store, *_CARRIED)
+        found = spans.filter(spans.component.notnull() if view.component is None else spans.component == view.component)
+        return found.select(*_CARRIED).mutate(cohort=cohort_of(found.length, found.cohort, view.edges))
+
+    return _kept(store, "calls", View(view.edges, component=view.component), make)
 
 
 def _elsewhere(store: Store, view: View) -> Any:
     import ibis
 
-    spans = working(store.spans)
-    rest = spans.anti_join(spans.filter(spans.component.notnull()), "trace_id")
-    told = rest.upstream_component.notnull()
-    made = rest.group_by("trace_id").aggregate(
-        span_id=rest.span_id.argmin(rest.start_ns),
-        start_ns=rest.start_ns.min(),
-        release=rest.release.min(),
-        session_id=rest.session_id.min(),
-        service=rest.service.min(),
-        component=rest.upstream_component.min(),
-        length=rest.upstream_length.argmin(rest.start_ns, where=told),
-        cohort=rest.upstream_cohort.argmin(rest.start_ns, where=told),
-        label=rest.upstream_label.argmin(rest.start_ns, where=told),
-        confidence=rest.upstream_confidence.argmin(rest.start_ns, where=told),
-    )
-    types = spans.schema()
-    absent = {name: ibis.null(types[name]) for name in _CARRIED if name not in made.columns}
-    return made.mutate(cohort=cohort_of(made.length, made.cohort, view.edges), **absent).select(*_CARRIED)
+    every = View(view.edges)
+
+    def make() -> Any:
+        spans = working(store, "trace_id", "span_id", "start_ns", "release", "session_id", "service", *_TOLD)
+        rest = spans.anti_join(_own(store, every).select("trace_id"), "trace_id")
+        told = rest.upstream_component.notnull()
+        made = rest.group_by("trace_id").aggregate(
+            span_id=rest.span_id.argmin(rest.start_ns),
+            start_ns=rest.start_ns.min(),
+            release=rest.release.min(),
+            session_id=rest.session_id.min(),
+            service=rest.service.min(),
+            component=rest.upstream_component.min(),
+            length=rest.upstream_length.argmin(rest.start_ns, where=told),
+            cohort=rest.upstream_cohort.argmin(rest.start_ns, where=told),
+            label=rest.upstream_label.argmin(rest.start_ns, where=told),
+            confidence=rest.upstream_confidence.argmin(rest.start_ns, where=told),
+        )
+        types = store.spans.schema()
+        absent = {name: ibis.null(types[name]) for name in _CARRIED if name not in made.columns}
+        return made.mutate(cohort=cohort_of(made.length, made.cohort, view.edges), **absent).select(*_CARRIED)
+
+    return _kept(store, "elsewhere", every, make)
+
+
+def _kept(store: Store, name: str, view: View, make: Callable[[], Any]) -> Any:
+    """Hold an intermediate table in DuckDB, so that it is computed once an open store; elsewhere it stays an expression.
+
+    A ClickHouse account that may only read cannot hold one.
+    """
+    if getattr(store.connection, "name", None) != "duckdb":
+        return make()
+    tables = _KEPT.setdefault(store, {})
+    if (name, view) not in tables:
+        made = make()
+        tables[name, view] = store.connection.create_table(f"lstm_trace_{name}_{len(tables)}", made, temp=True)
+    return tables[name, view]
 
 
 def judgements(store: Store, view: View = EVERYTHING) -> Any:
@@ -103,27 +129,28 @@ def judgements(store: Store, view: View = EVERYTHING) -> Any:
     ``judged`` says that it has a score or a label, ``failed`` that it failed (null where not judged). An evaluation of a trace that is
     not in the store keeps the release, cohort and confidence that were copied onto it; it is left out of a window of time.
     """
+    return _kept(store, "judgements", view, lambda: _judgements(store, view))
+
+
+def _judgements(store: Store, view: View) -> Any:
     import ibis
 
     made = store.evaluations
     made = made.select(
-        "evaluation_name", "score", "label", "status", "version", "annotator", "target_trace_id", "target_span_id", "time_ns",
-        copied_release=made.release, copied_cohort=made.cohort, copied_confidence=made.confidence,
-        carrier_trace_id=made.trace_id, carrier_span_id=made.span_id,
-    ).mutate(judged=judged(made), failed=failed(made))  # fmt: skip
-    made = made.rename(judged_label="label")
+        "evaluation_name", "version", "annotator", "target_trace_id", "target_span_id", "time_ns",
+        judged=judged(made), failed=failed(made), copied_release=made.release, copied_cohort=made.cohort,
+        copied_confidence=made.confidence, carrier_trace_id=made.trace_id, carrier_span_id=made.span_id,
+    )  # fmt: skip
     direct = calls(store, view)
     facts = [name for name in _CARRIED if name not in ("trace_id", "span_id")]
     on_call = made.inner_join(direct, [made.target_trace_id == direct.trace_id, made.target_span_id == direct.span_id])
     on_call = on_call.select(*made.columns, *facts, trace_id=made.target_trace_id)
     others = made.anti_join(direct, [made.target_trace_id == direct.trace_id, made.target_span_id == direct.span_id])
     whole = traces(store, view)
-    if view.component is not None or view.since_ns is not None or view.until_ns is not None:
-        on_trace = others.inner_join(whole, others.target_trace_id == whole.trace_id)
-    else:
-        on_trace = others.left_join(whole, others.target_trace_id == whole.trace_id)
-    on_trace = on_trace.select(*made.columns, *facts, trace_id=others.target_trace_id)
-    rows = ibis.union(on_call, on_trace)
+    named = [others.target_trace_id == whole.trace_id]
+    windowed = view != View(view.edges)
+    on_trace = others.inner_join(whole, named) if windowed else others.left_join(whole, named)
+    rows = ibis.union(on_call, on_trace.select(*made.columns, *facts, trace_id=others.target_trace_id))
     return rows.mutate(
         release=ibis.coalesce(rows.release, rows.copied_release),
         cohort=ibis.coalesce(rows.cohort.nullif(UNKNOWN), rows.copied_cohort, UNKNOWN),

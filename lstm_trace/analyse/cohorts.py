@@ -110,7 +110,7 @@ def cohorts(
         rows += [_row(group, name, signals[key, name], facts.get(key, {}), marked) for name in shown]
         if not shown and evaluation is None:
             rows.append(_row(group, None, {}, facts.get(key, {}), marked))
-    work = cases.working(store.spans)
+    work = cases.working(store, "trace_id")
     size = store.spans.aggregate(spans=store.spans.count()).cross_join(work.aggregate(traces=work.trace_id.nunique())).to_pyarrow()
     read = size.to_pylist()[0]
     return CohortTable(names, read["traces"], read["spans"], store.skipped, tuple(rows), late_steps(store, view))
@@ -121,7 +121,7 @@ def grouped(store: Store, table: Any, names: Iterable[str]) -> Any:
     for index, name in enumerate(names):
         column = f"by_{index}"
         if name == "branch":
-            spans = cases.working(store.spans)
+            spans = cases.working(store, "trace_id", "branch")
             taken = spans.filter(spans.branch.notnull()).select("trace_id", **{column: spans.branch}).distinct()
             table = _joined(table, taken)
         elif name == "position":
@@ -145,7 +145,7 @@ def _positions(store: Store) -> Any:
     """The place of each trace in its session, from 1; traces without a session have none."""
     import ibis
 
-    spans = cases.working(store.spans)
+    spans = cases.working(store, "trace_id", "session_id", "start_ns")
     begun = spans.filter(spans.session_id.notnull()).group_by("trace_id", "session_id").aggregate(at_ns=spans.start_ns.min())
     place = ibis.row_number().over(ibis.window(group_by="session_id", order_by=["at_ns", "trace_id"])) + 1
     return begun.mutate(at=place).select("trace_id", "at")
@@ -155,14 +155,14 @@ def _said(store: Store, name: str, column: str) -> Any:
     """What a trace's spans, else their resource, say of an attribute; the first value in sorted order where they differ."""
     import ibis
 
-    spans = cases.working(store.spans)
+    spans = cases.working(store, "trace_id", "attributes", "resource")
     value = ibis.coalesce(spans.attributes.get(name, ibis.null("string")), spans.resource.get(name, ibis.null("string")))
     said = spans.select("trace_id", value=value)
     return said.filter(said.value.notnull()).group_by("trace_id").aggregate(**{column: said.value.min()})
 
 
 def _facts(store: Store, units: Any, names: Sequence[str]) -> list[dict[str, Any]]:
-    spans = cases.working(store.spans)
+    spans = cases.working(store, "trace_id", "span_kind", "input_tokens", "output_tokens")
     models = spans.filter(spans.span_kind == "LLM")
     tokens = models.group_by("trace_id").aggregate(given=models.input_tokens.sum(), made=models.output_tokens.sum())
     keys = [f"by_{index}" for index in range(len(names))]
@@ -220,7 +220,7 @@ def _row(
 
 def late_steps(store: Store, view: View = EVERYTHING) -> tuple[StepRow, ...]:
     """Fail rate by step of the trajectory and release: a step failed when one of its spans ended in error or was judged as failed."""
-    spans = cases.working(store.spans)
+    spans = cases.working(store, "trace_id", "span_id", "release", "step", "status")
     within = spans.semi_join(cases.traces(store, view), "trace_id") if view != EVERYTHING else spans
     steps = within.filter(within.step.notnull())
     made = store.evaluations

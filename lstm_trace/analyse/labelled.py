@@ -57,7 +57,7 @@ class Labelled:
 
 def releases(store: Store) -> tuple[str, ...]:
     """The releases in a store, in the order of their first span."""
-    spans = cases.working(store.spans).filter(lambda s: s.release.notnull())
+    spans = cases.working(store, "release", "start_ns").filter(lambda s: s.release.notnull())
     found = spans.group_by("release").aggregate(first=spans.start_ns.min()).to_pyarrow().to_pylist()
     return tuple(row["release"] for row in sorted(found, key=lambda row: (row["first"] or 0, row["release"])))
 

@@ -23,9 +23,7 @@ Row = Mapping[str, Any]
 
 def both(draw: Callable[[int], Any]) -> Markup:
     """Draw a chart at both widths; the page's style shows one of them."""
-    return Markup("").join(
-        Markup('<div class="chart {}">{}</div>').format(name, svg(draw(width), width)) for name, width in WIDTHS.items()
-    )
+    return Markup("").join(Markup('<div class="chart {}">{}</div>').format(name, svg(draw(width), width)) for name, width in WIDTHS.items())
 
 
 def svg(chart: Any, width: int) -> Markup:
@@ -83,7 +81,11 @@ def _colour(releases: Sequence[str]) -> Any:
     import altair as alt
 
     shown = [printable(name, 60) for name in releases]
-    return alt.Color("release:N", scale=alt.Scale(domain=shown, range=list(SERIES[: len(shown)])), legend=alt.Legend(title=None, symbolOpacity=1, symbolType="circle"))
+    return alt.Color(
+        "release:N",
+        scale=alt.Scale(domain=shown, range=list(SERIES[: len(shown)])),
+        legend=alt.Legend(title=None, symbolOpacity=1, symbolType="circle"),
+    )
 
 
 def cohort_rates(rows: Sequence[Row], releases: Sequence[str], cohorts: Sequence[str], width: int) -> Any:
@@ -114,7 +116,9 @@ def contributions(rows: Sequence[Row], width: int) -> Any:
     colour = alt.condition("datum.flagged", alt.value("var(--bad)"), alt.value("var(--dim)"))
     base = alt.Chart(_data(rows)).encode(y=alt.Y("component:N", sort=order, title=None), description="tip:N", color=colour)
     zero = alt.Chart(alt.Data(values=[{"x": 0}])).mark_rule(color="var(--ink)", strokeDash=[3, 3]).encode(x="x:Q")
-    bars = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title="percentage points added to the fail rate", axis=alt.Axis(tickCount=6)), x2="high:Q")
+    bars = base.mark_rule(strokeWidth=3).encode(
+        x=alt.X("low:Q", title="percentage points added to the fail rate", axis=alt.Axis(tickCount=6)), x2="high:Q"
+    )
     points = base.mark_point(filled=True, size=90, opacity=1).encode(x="pp:Q")
     return (zero + bars + points).properties(width=width, height=34 * len(rows))
 
@@ -157,7 +161,9 @@ def latencies(rows: Sequence[Row], releases: Sequence[str], cohorts: Sequence[st
         x=alt.X("cohort:N", sort=[printable(c, 60) for c in cohorts], title="sequence length, steps", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("ms:Q", title="component, ms"),
         color=_colour(releases),
-        strokeDash=alt.StrokeDash("quantile:N", sort=["p50", "p99"], legend=alt.Legend(title=None, symbolType="stroke", symbolStrokeColor="var(--ink)")),
+        strokeDash=alt.StrokeDash(
+            "quantile:N", sort=["p50", "p99"], legend=alt.Legend(title=None, symbolType="stroke", symbolStrokeColor="var(--ink)")
+        ),
         description="tip:N",
     )
     return (base.mark_line(strokeWidth=2) + base.mark_point(filled=True, size=40, opacity=1)).properties(width=width, height=200)
@@ -173,7 +179,7 @@ def step_rates(rows: Sequence[Row], releases: Sequence[str], width: int) -> Any:
         color=_colour(releases),
         description="tip:N",
     )
-    bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title="steps that failed", axis=alt.Axis(format="%", tickCount=4)), y2="high:Q")
+    bars = base.mark_rule(strokeWidth=2).encode(
+        y=alt.Y("low:Q", title="steps that failed", axis=alt.Axis(format="%", tickCount=4)), y2="high:Q"
+    )
     return (bars + base.mark_point(filled=True, size=60, opacity=1).encode(y="rate:Q")).properties(width=width, height=200)
-
-

@@ -88,7 +88,9 @@ def _outcome(store: Store, outcome: str | None) -> str | None:
     free = [row for row in counted if row["evaluation_name"] not in NOT_AN_OUTCOME]
     if outcome is not None or not free:
         return outcome
-    return str(min(free, key=lambda row: (row["evaluation_name"] in MECHANISMS.values(), -row["n"], row["evaluation_name"]))["evaluation_name"])
+    return str(
+        min(free, key=lambda row: (row["evaluation_name"] in MECHANISMS.values(), -row["n"], row["evaluation_name"]))["evaluation_name"]
+    )
 
 
 def _confidence(store: Store, shown: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -96,7 +98,9 @@ def _confidence(store: Store, shown: Sequence[str]) -> list[Mapping[str, Any]]:
     units = cases.units(store)
     units = units.filter(units.confidence.between(0.0, 1.0), units.release.isin(shown or ("",)))
     binned = units.mutate(bin=(units.confidence * FINE).floor().cast("int64").clip(upper=FINE - 1))
-    rows: list[Mapping[str, Any]] = binned.group_by("release", "bin").aggregate(n=binned.count()).order_by("release", "bin").to_pyarrow().to_pylist()
+    rows: list[Mapping[str, Any]] = (
+        binned.group_by("release", "bin").aggregate(n=binned.count()).order_by("release", "bin").to_pyarrow().to_pylist()
+    )
     return rows
 
 

@@ -24,7 +24,8 @@ def bars(trace: Trace) -> tuple[tuple[Bar, ...], int]:
     whole = trace.duration_s or 1.0
     shown = trace.spans[:SPANS_SHOWN]
     made = tuple(
-        Bar(span, _percent(span.offset_s / whole, 99.5), max(0.5, _percent((span.facts["duration_s"] or 0.0) / whole, 100.0))) for span in shown
+        Bar(span, _percent(span.offset_s / whole, 99.5), max(0.5, _percent((span.facts["duration_s"] or 0.0) / whole, 100.0)))
+        for span in shown
     )
     return made, len(trace.spans) - len(shown)
 
