@@ -20,16 +20,22 @@ class LateSpan(trace.Span):
 
     __slots__ = ("_make", "real")
 
-    def __init__(self, make: Callable[[], trace.Span]) -> None:
+    def __init__(self, make: Callable[[], trace.Span] | None = None) -> None:
         self._make = make
         self.real: trace.Span | None = None
+
+    def make(self) -> trace.Span:
+        """Make the real span; asked for once."""
+        if self._make is None:
+            raise NotImplementedError
+        return self._make()
 
     def start(self) -> trace.Span:
         """Return the real span, started now if it was not."""
         if self.real is None:
             with _starting:
                 if self.real is None:
-                    self.real = self._make()
+                    self.real = self.make()
         return self.real
 
     def get_span_context(self) -> SpanContext:

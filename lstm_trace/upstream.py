@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 Attributes = dict[str, Any]
 
-_FACTS_KEY: Final = create_key("lstm_trace.facts")
+FACTS_KEY: Final = create_key("lstm_trace.facts")
 _OPEN_LIMIT: Final = 65_536
 _RECENT_LIMIT: Final = 8_192
 
@@ -41,14 +40,39 @@ _UPSTREAM_BAGGAGE: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Upstream:
-    """A prediction as later spans see it: the fact, where its span stands, and the attributes it puts on them."""
+    """A prediction as later spans see it: the fact, where its span stands, and the attributes it puts on them.
 
-    prediction: Prediction
-    span_context: SpanContext
-    attributes: Mapping[str, Any]
-    session_id: str | None = None
+    ``prediction`` may be the arguments of one: most predictions are never asked for, and building the fact costs more than keeping it.
+    """
+
+    __slots__ = ("_attributes", "_prediction", "session_id", "span_context")
+
+    def __init__(
+        self,
+        prediction: Prediction | tuple[Any, ...],
+        span_context: SpanContext,
+        attributes: Mapping[str, Any] | None = None,
+        session_id: str | None = None,
+    ) -> None:
+        self._prediction = prediction
+        self._attributes = attributes
+        self.span_context = span_context
+        self.session_id = session_id
+
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction, with component, length and cohort."""
+        if not isinstance(self._prediction, Prediction):
+            self._prediction = Prediction(*self._prediction, format_span_id(self.span_context.span_id))
+        return self._prediction
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What it puts on later spans."""
+        if self._attributes is None:
+            self._attributes = _described(self.prediction, self.span_context)
+        return self._attributes
 
 
 class Node:
@@ -181,6 +205,10 @@ def _visible(parent: Node | None, group: object) -> Upstream | None:
 
 def describe(prediction: Prediction, span_context: SpanContext, session_id: str | None = None) -> Upstream:
     """Build what later spans see of a prediction."""
+    return Upstream(prediction, span_context, None, session_id)
+
+
+def _described(prediction: Prediction, span_context: SpanContext) -> Attributes:
     attributes: Attributes = {c.UPSTREAM_COMPONENT: prediction.component}
     if prediction.label is not None:
         attributes[c.UPSTREAM_LABEL] = prediction.label
@@ -191,7 +219,7 @@ def describe(prediction: Prediction, span_context: SpanContext, session_id: str 
     if prediction.cohort is not None:
         attributes[c.UPSTREAM_COHORT] = prediction.cohort
     attributes[c.UPSTREAM_SPAN_ID] = format_span_id(span_context.span_id)
-    return Upstream(prediction, span_context, attributes, session_id)
+    return attributes
 
 
 # --- What every span below inherits: step, session, conversation ---------------------------------------------------------
@@ -199,17 +227,22 @@ def describe(prediction: Prediction, span_context: SpanContext, session_id: str 
 
 def context_facts(context: Context) -> Mapping[str, Any]:
     """Return the attributes that a span which starts in ``context`` takes over from above."""
-    return cast("Mapping[str, Any]", context.get(_FACTS_KEY) or {})
+    return cast("Mapping[str, Any]", context.get(FACTS_KEY) or {})
 
 
 def with_facts(context: Context, facts: Mapping[str, Any]) -> Context:
     """Return a context in which every span that starts takes over ``facts``, beside those already there."""
-    return set_value(_FACTS_KEY, {**context_facts(context), **facts}, context)
+    return set_value(FACTS_KEY, {**context_facts(context), **facts}, context)
 
 
 def inherited(context: Context, upstream: Upstream | None) -> Attributes:
     """Return all that a span which starts in ``context`` takes over; nothing of a prediction about another session."""
-    attributes: Attributes = dict(context_facts(context))
+    return with_upstream(context_facts(context), upstream)
+
+
+def with_upstream(facts: Mapping[str, Any], upstream: Upstream | None) -> Attributes:
+    """Return ``facts`` as attributes with the upstream prediction's, unless that is about another session."""
+    attributes: Attributes = dict(facts)
     if upstream is not None:
         session_id = attributes.get(c.SESSION_ID)
         if session_id is None or upstream.session_id is None or session_id == upstream.session_id:

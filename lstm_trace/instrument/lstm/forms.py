@@ -12,9 +12,8 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Final
 
 import wrapt
-from opentelemetry.context import attach, detach
 
-from lstm_trace.instrument.lstm import switch
+from lstm_trace.instrument.lstm import switch, watch
 from lstm_trace.instrument.lstm.component import Traced
 from lstm_trace.instrument.lstm.options import Options
 from lstm_trace.instrument.lstm.tree import read_tree
@@ -143,32 +142,34 @@ def _owner(cls: type) -> type | None:
 def _call_of(cls: type, traced: Traced) -> Callable[..., Any]:
     owner: Any = _owner(cls)
     if owner is cls:
-        own = cls.__dict__["__call__"]
-
-        def inner_of() -> Any:
-            return own
-    else:
-        # Looked up at each call, because torch.fx replaces nn.Module.__call__ while it traces.
-        def inner_of() -> Any:
-            return owner.__call__
+        # The class's own __call__, held apart: the name on the class is ours from now on.
+        owner = type("Own", (), {"__call__": cls.__dict__["__call__"]})
+    watch.install()
+    begin = traced.begin
+    is_compiling = _is_compiling()
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
-        call = traced.begin(self, getattr(self, "forward", inner_of()), args, kwargs)
+        if is_compiling():
+            return owner.__call__(self, *args, **kwargs)
+        call = begin(self, args, kwargs)
         if call is None:
-            return inner_of()(self, *args, **kwargs)
-        token = attach(call.context)
+            # Looked up at each call, because torch.fx replaces nn.Module.__call__ while it traces.
+            return owner.__call__(self, *args, **kwargs)
         try:
-            output = inner_of()(self, *args, **kwargs)
+            output = owner.__call__(self, *args, **kwargs)
         except BaseException as error:
-            detach(token)
             call.failed(error)
             raise
-        detach(token)
         call.done(output)
         return output
 
     __call__.__lstm_trace_call__ = True  # type: ignore[attr-defined]
     return __call__
+
+
+def _is_compiling() -> Callable[[], bool]:
+    torch: Any = sys.modules.get("torch")
+    return torch.compiler.is_dynamo_compiling if torch is not None else bool
 
 
 # --- Functions ------------------------------------------------------------------------------------------------------------
@@ -178,6 +179,7 @@ def _function(function: Any, options: Options) -> Any:
     _check_names(options, function)
     name = options.name or getattr(function, "__qualname__", None) or getattr(getattr(function, "func", None), "__qualname__", "component")
     traced = Traced(name.rpartition("<locals>.")[2], options, function)
+    watch.install()
     module = getattr(function, "__self__", None)
     return _coroutine(function, traced, module) if inspect.iscoroutinefunction(function) else _plain(function, traced, module)
 
@@ -185,17 +187,14 @@ def _function(function: Any, options: Options) -> Any:
 def _plain(function: Any, traced: Traced, owner: Any) -> Any:
     @functools.wraps(function)
     def component(*args: Any, **kwargs: Any) -> Any:
-        call = traced.begin(_module(owner, args), function, args, kwargs) if switch.on else None
+        call = traced.begin(_module(owner, args), args, kwargs, function) if switch.on else None
         if call is None:
             return function(*args, **kwargs)
-        token = attach(call.context)
         try:
             output = function(*args, **kwargs)
         except BaseException as error:
-            detach(token)
             call.failed(error)
             raise
-        detach(token)
         call.done(output)
         return output
 
@@ -206,17 +205,14 @@ def _plain(function: Any, traced: Traced, owner: Any) -> Any:
 def _coroutine(function: Any, traced: Traced, owner: Any) -> Any:
     @functools.wraps(function)
     async def component(*args: Any, **kwargs: Any) -> Any:
-        call = traced.begin(_module(owner, args), function, args, kwargs) if switch.on else None
+        call = traced.begin(_module(owner, args), args, kwargs, function) if switch.on else None
         if call is None:
             return await function(*args, **kwargs)
-        token = attach(call.context)
         try:
             output = await function(*args, **kwargs)
         except BaseException as error:
-            detach(token)
             call.failed(error)
             raise
-        detach(token)
         call.done(output)
         return output
 

@@ -8,7 +8,7 @@ from typing import Any
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from lstm_trace.instrument.lstm import switch, zero_code
-from lstm_trace.instrument.lstm.component import live_calls
+from lstm_trace.instrument.lstm.call import live_calls
 from lstm_trace.instrument.processor import put_in_force
 
 

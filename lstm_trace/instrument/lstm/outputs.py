@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from lstm_trace.instrument.lstm.lengths import is_packed, is_tensor
+from lstm_trace.instrument.lstm.lengths import is_packed
+from lstm_trace.instrument.lstm.lengths import is_tensor as reads_like_tensor
 
 NAMES: Final = ("logits", "log_probs", "logprobs", "probs", "probabilities", "scores", "prediction", "predictions", "output", "y")
+
+
+_LITTLE: Final = 1024
+_tensor: Any = None
+
+
+def is_tensor(output: Any) -> bool:
+    """Tell whether an output is one torch tensor and nothing else."""
+    global _tensor
+    if _tensor is None:
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return False
+        _tensor = torch.Tensor
+    return isinstance(output, _tensor)
+
+
+def is_small(output: Any) -> bool:
+    """Tell whether an output is a plain tensor on the CPU whose few numbers are read fastest one by one."""
+    return is_tensor(output) and output.is_cpu and output.numel() <= _LITTLE and type(output).__name__ in ("Tensor", "Parameter")
+
+
+def as_tensor(value: Any) -> Any:
+    """Return what a user's callable made of an output, where it can be read."""
+    return value if reads_like_tensor(value) else tensor_of(value)
 
 
 def tensor_of(output: Any) -> Any | None:
@@ -16,10 +43,10 @@ def tensor_of(output: Any) -> Any | None:
 
     A loss in front (a number without axes) is passed over: ``(loss, logits)`` gives the logits.
     """
-    if is_tensor(output):
+    if reads_like_tensor(output):
         return output
     for candidate in _named(output):
-        if is_tensor(candidate):
+        if reads_like_tensor(candidate):
             return candidate
     if is_packed(output):
         return None
@@ -28,7 +55,7 @@ def tensor_of(output: Any) -> Any | None:
     elif dataclasses.is_dataclass(output) and not isinstance(output, type):
         output = tuple(getattr(output, each.name) for each in dataclasses.fields(output))
     if isinstance(output, (tuple, list)):
-        return next((each for each in output if is_tensor(each) and each.ndim > 0 and _holds_numbers(each)), None)
+        return next((each for each in output if reads_like_tensor(each) and each.ndim > 0 and _holds_numbers(each)), None)
     return None
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from math import exp, isfinite, log
+from operator import mul
 from typing import Any, Final
 
+from lstm_trace.calls import Single
 from lstm_trace.facts import Prediction
 
 Names = Mapping[int, str]
 
+_BROKEN: Final = Single(nonfinite=True)
 _SMALL: Final = 75
 """Below this many numbers, plain Python over ``tolist()`` beats every tensor operation."""
 
 
-def read(tensor: Any, output: str, names: Names | None, temperature: float, lengths: Sequence[int] | None = None) -> list[Prediction]:
+def read(tensor: Any, output: str, names: Names | None, temperature: float, lengths: Sequence[int] | None = None) -> Sequence[Single | Prediction]:
     """Return one prediction a sequence.
 
     ``tensor`` is (classes,) or (batch, classes); for ``tagging`` (time, classes) or (batch, time, classes); for ``ctc`` (time, batch,
@@ -30,7 +34,7 @@ def read(tensor: Any, output: str, names: Names | None, temperature: float, leng
         tensor = tensor.reshape(-1, 1)
     if tensor.ndim > 2:
         raise ValueError(f"output={output!r} needs (batch, classes), the component returned {tuple(tensor.shape)}: see output='tagging'")
-    of_row = _ROWS[output]
+    of_row = ROWS[output]
     single = tensor.ndim == 1
     if single or tensor.shape[0] * tensor.shape[1] <= _SMALL:
         rows = tensor.tolist()
@@ -41,7 +45,7 @@ def read(tensor: Any, output: str, names: Names | None, temperature: float, leng
 # --- One row, plain Python ------------------------------------------------------------------------------------------------
 
 
-def of_logits(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Prediction:
+def of_logits(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Single:
     """Read the logits of one sequence.
 
     >>> round(of_logits([0.0, math.log(3.0)]).confidence, 12)
@@ -51,32 +55,38 @@ def of_logits(row: list[float], names: Names | None = None, temperature: float =
     """
     if len(row) < 2:
         return _binary_logit(row, names, temperature)
+    if not isfinite(sum(row)):
+        return _BROKEN
     top = max(row)
-    weights = [math.exp((each - top) / temperature) for each in row] if math.isfinite(sum(row)) else None
-    if weights is None:
-        return Prediction(nonfinite=True)
-    total = sum(weights)
     index = row.index(top)
-    entropy = math.log(total) - sum(weight * (each - top) for weight, each in zip(weights, row, strict=True)) / (temperature * total)
+    if temperature != 1.0:
+        row = [each / temperature for each in row]
+        top = row[index]
+    weights = [exp(each - top) for each in row]
+    total = sum(weights)
+    # -sum p log p with log p = x - top - log total
+    entropy = log(total) - sum(map(mul, weights, row)) / total + top
     weights[index] = 0.0
-    return Prediction(_label(names, index), index, 1.0 / total, (1.0 - max(weights)) / total, entropy if entropy > 0.0 else 0.0)
+    return Single(
+        names.get(index) if names is not None else None, index, 1.0 / total, (1.0 - max(weights)) / total, entropy if entropy > 0.0 else 0.0
+    )
 
 
-def of_log_probs(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Prediction:
+def of_log_probs(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Single:
     """Read the log-probabilities of one sequence; minus infinity is the probability 0."""
     if len(row) < 2:
         return of_probs([math.exp(each) if each < 1.0 else math.nan for each in row], names, temperature)
     return of_probs([math.exp(each) if each <= 700.0 else math.inf for each in row], names, temperature)
 
 
-def of_probs(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Prediction:
+def of_probs(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Single:
     """Read the probabilities of one sequence. One number is the probability of the second of two classes.
 
     >>> of_probs([0.2, 0.5, 0.3]).index, round(of_probs([0.2, 0.5, 0.3]).margin, 12)
     (1, 0.2)
     """
     if not row or not math.isfinite(sum(row)):
-        return Prediction(nonfinite=bool(row))
+        return _broken(row)
     if len(row) == 1:
         row = [1.0 - row[0], row[0]]
     if temperature != 1.0:
@@ -87,25 +97,29 @@ def of_probs(row: list[float], names: Names | None = None, temperature: float = 
     index = row.index(top)
     second = max(row[:index] + row[index + 1 :])
     entropy = -sum(each * math.log(each) for each in row if each > 0.0)
-    return Prediction(_label(names, index), index, top, top - second, entropy if entropy > 0.0 else 0.0)
+    return Single(_label(names, index), index, top, top - second, entropy if entropy > 0.0 else 0.0)
 
 
-def of_multilabel(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Prediction:
+def of_multilabel(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Single:
     """Read independent logits, one a label: the likeliest label, its lead over the next, and the entropy of all labels together."""
     if not row or not math.isfinite(sum(row)):
-        return Prediction(nonfinite=bool(row))
+        return _broken(row)
     chances = [_sigmoid(each / temperature) for each in row]
     index = row.index(max(row))
     top = chances[index]
     second = max(chances[:index] + chances[index + 1 :], default=None)
     entropy = -sum(part * math.log(part) for each in chances for part in (each, 1.0 - each) if part > 0.0)
-    return Prediction(_label(names, index), index, top, None if second is None else top - second, entropy)
+    return Single(_label(names, index), index, top, None if second is None else top - second, entropy)
 
 
-def _binary_logit(row: list[float], names: Names | None, temperature: float) -> Prediction:
+def _binary_logit(row: list[float], names: Names | None, temperature: float) -> Single:
     if not row or not math.isfinite(row[0]):
-        return Prediction(nonfinite=bool(row))
+        return _broken(row)
     return of_probs([_sigmoid(row[0] / temperature)], names)
+
+
+def _broken(row: list[float]) -> Single:
+    return _BROKEN if row else Single()
 
 
 def _sigmoid(value: float) -> float:
@@ -131,7 +145,7 @@ def _column(tensor: Any) -> list[float]:
     return flat[:, 0].tolist() if flat.shape[1] else []
 
 
-_ROWS: Final[Mapping[str, Callable[[list[float], Names | None, float], Prediction]]] = {
+ROWS: Final[Mapping[str, Callable[[list[float], Names | None, float], Single]]] = {
     "logits": of_logits,
     "log_probs": of_log_probs,
     "probs": of_probs,
@@ -142,14 +156,14 @@ _ROWS: Final[Mapping[str, Callable[[list[float], Names | None, float], Predictio
 # --- Many rows, on the tensor's own device --------------------------------------------------------------------------------
 
 
-def _batch(tensor: Any, output: str, names: Names | None, temperature: float) -> list[Prediction]:
+def _batch(tensor: Any, output: str, names: Names | None, temperature: float) -> list[Single]:
     import torch
 
     rows = tensor.double()
     if output == "multilabel":
         return [of_multilabel(row, names, temperature) for row in rows.tolist()]
     if rows.shape[1] < 2:
-        return [_ROWS[output](row, names, temperature) for row in rows.tolist()]
+        return [ROWS[output](row, names, temperature) for row in rows.tolist()]
     bad = ~(torch.isfinite(rows) | (rows == -math.inf)).all(1) if output == "log_probs" else ~torch.isfinite(rows).all(1)
     if output == "probs":
         rows = rows.log()
@@ -160,14 +174,14 @@ def _batch(tensor: Any, output: str, names: Names | None, temperature: float) ->
     entropy = torch.special.entr(chances).sum(1)
     found = torch.stack((top.indices[:, 0].double(), top.values[:, 0], top.values[:, 0] - top.values[:, 1], entropy, bad.double()), 1).tolist()
     return [
-        Prediction(nonfinite=True)
+        _BROKEN
         if broken
-        else Prediction(_label(names, int(index)), int(index), confidence, margin, entropy if entropy > 0.0 else 0.0)
+        else Single(_label(names, int(index)), int(index), confidence, margin, entropy if entropy > 0.0 else 0.0)
         for index, confidence, margin, entropy, broken in found
     ]
 
 
-def _over_time(tensor: Any, output: str, temperature: float, lengths: Sequence[int] | None) -> list[Prediction]:
+def _over_time(tensor: Any, output: str, temperature: float, lengths: Sequence[int] | None) -> list[Single]:
     import torch
 
     steps = tensor.detach().double()
@@ -195,6 +209,6 @@ def _over_time(tensor: Any, output: str, temperature: float, lengths: Sequence[i
     entropy = mean(torch.special.entr(chances).sum(2))
     found = torch.stack((confidence, margin, entropy, bad.double(), real.to(steps.device).double()), 1).tolist()
     return [
-        Prediction(nonfinite=bool(broken)) if broken or not length else Prediction(None, None, confidence, margin, entropy)
+        (_BROKEN if broken else Single()) if broken or not length else Single(None, None, confidence, margin, entropy)
         for confidence, margin, entropy, broken, length in found
     ]

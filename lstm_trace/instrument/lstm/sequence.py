@@ -10,6 +10,7 @@ from lstm_trace.instrument.lstm import lengths as read
 from lstm_trace.instrument.lstm.arguments import MISSING, Arguments
 from lstm_trace.instrument.lstm.options import Options, Reader
 from lstm_trace.instrument.lstm.tree import CELLS, Tree
+from lstm_trace.instrument.lstm.watch import LayerCall
 
 _Kind = Literal["packed", "tensor", "list", "other"]
 _kinds: dict[type, _Kind] = {}
@@ -47,43 +48,72 @@ class Source:
         padding_idx = options.padding_idx if options.padding_idx is not None else tree.padding_idx
         return cls(arguments, tree, lengths, mask, inverted, padding_idx, options.time_gap, said)
 
-    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SequenceFacts | None:
-        """Return the lengths of one call, or None where nothing passed in has any."""
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any], inner: LayerCall | None = None) -> SequenceFacts | None:
+        """Return the lengths of one call, or None where nothing passed in has any.
+
+        ``inner`` is the first recurrent layer that was called inside: it knows what the component made of its input.
+        """
         kind, value = _first(args, kwargs)
-        facts = self._true(args, kwargs, kind, value)
+        facts = self._true(args, kwargs, kind, value, inner)
         if self.time_gap is not None:
             gap = _largest(self._get(self.time_gap, args, kwargs))
             if gap is not None:
                 facts = replace(facts or SequenceFacts((), "shape"), time_gap=gap)
         return facts
 
-    def _true(self, args: tuple[Any, ...], kwargs: dict[str, Any], kind: _Kind, value: Any) -> SequenceFacts | None:
+    def _true(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], kind: _Kind, value: Any, inner: LayerCall | None
+    ) -> SequenceFacts | None:
         if kind == "packed" and not self.declared:
             found = read.from_packed(value)
             return SequenceFacts(found, "packed", max(found, default=0))
-        shaped = self._shape(kind, value)
-        steps = shaped.padded_steps if shaped is not None else None
-        if self.lengths is not None:
-            given = self._get(self.lengths, args, kwargs)
+        given = self._get(self.lengths, args, kwargs) if self.lengths is not None else MISSING
+        if given is not MISSING and given is not None:
             if read.is_packed(given):
-                return SequenceFacts(read.from_packed(given), "packed", steps)
+                return SequenceFacts(read.from_packed(given), "packed", self._padded(kind, value, inner))
             found = read.from_lengths(given)
             if found is not None:
                 source: LengthSource = "lengths" if isinstance(self.lengths, str) else "declared"
-                return SequenceFacts(found, source, steps)
-        if self.mask is not None:
-            given = self._get(self.mask, args, kwargs)
-            batch_first = self.tree.batch_first is not False or kind != "tensor" or given is MISSING or _leads(given, value)
+                return SequenceFacts(found, source, self._padded(kind, value, inner))
+        given = self._get(self.mask, args, kwargs) if self.mask is not None else MISSING
+        if given is not MISSING and given is not None:
+            batch_first = self._batch_leads(given, inner)
             found = read.from_mask(given, batch_first=batch_first, inverted=self.mask_inverted)
-            if found is not None and (self.declared or shaped is None or len(found) == len(shaped.lengths)):
-                return SequenceFacts(found, "mask", steps)
-        if self.padding_idx is not None and kind == "tensor" and shaped is not None and not _is_floating(value):
-            found = read.from_padding(value, self.padding_idx, batch_first=self.tree.batch_first is not False)
-            if found is not None:
-                return SequenceFacts(found, "padding", steps)
-        return shaped
+            if found is not None and (self.declared or self._fits(len(found), kind, value, inner)):
+                return SequenceFacts(found, "mask", int(given.shape[1 if batch_first else 0]) if given.ndim > 1 else int(given.shape[0]))
+        padded = self._padding(kind, value, inner)
+        if inner is not None and inner.packed is not None:
+            return _packed_inside(inner.packed, padded, self._padded(kind, value, inner))
+        return padded or self._shape(kind, value, inner)
 
-    def _shape(self, kind: _Kind, value: Any) -> SequenceFacts | None:
+    def _padding(self, kind: _Kind, value: Any, inner: LayerCall | None) -> SequenceFacts | None:
+        if self.padding_idx is None or kind != "tensor" or _is_floating(value) or not 1 <= value.ndim <= 2:
+            return None
+        batch_first = self._batch_leads(value, inner)
+        found = read.from_padding(value, self.padding_idx, batch_first=batch_first)
+        return SequenceFacts(found, "padding", int(value.shape[-1 if batch_first or value.ndim == 1 else 0])) if found is not None else None
+
+    def _batch_leads(self, value: Any, inner: LayerCall | None) -> bool:
+        """Tell whether a (batch, time) or (time, batch) tensor has its batch in front: what went into the layer settles it."""
+        if inner is not None and inner.batch is not None and value.ndim > 1:
+            first, second = int(value.shape[0]), int(value.shape[1])
+            if (first, second) == (inner.batch, inner.steps) != (second, first):
+                return True
+            if (second, first) == (inner.batch, inner.steps) != (first, second):
+                return False
+        return self.tree.batch_first is not False
+
+    def _padded(self, kind: _Kind, value: Any, inner: LayerCall | None) -> int | None:
+        shaped = self._shape(kind, value, inner)
+        return shaped.padded_steps if shaped is not None else None
+
+    def _fits(self, rows: int, kind: _Kind, value: Any, inner: LayerCall | None) -> bool:
+        shaped = self._shape(kind, value, inner)
+        return shaped is None or rows == len(shaped.lengths)
+
+    def _shape(self, kind: _Kind, value: Any, inner: LayerCall | None) -> SequenceFacts | None:
+        if inner is not None and inner.batch is not None and (kind != "tensor" or inner.batch == 1 or inner.batch in value.shape[:2]):
+            return SequenceFacts((inner.steps,) * inner.batch, "shape", inner.steps)
         if kind == "list":
             if value and isinstance(value[0], (list, tuple)):
                 lengths = tuple(len(each) for each in value)
@@ -92,15 +122,24 @@ class Source:
         if kind != "tensor":
             return None
         tree, shape = self.tree, tuple(value.shape)
+        if tree.cell in CELLS and not tree.recurrent_itself and len(shape) < 3:
+            return None  # a scripted loop over cells: nobody outside sees how many steps it makes of a waveform
         if tree.recurrent_itself and tree.cell in CELLS:
             return SequenceFacts((1,) * (shape[0] if len(shape) > 1 else 1), "shape", 1)
-        features = len(shape) >= 3 or (_is_floating(value) and (tree.recurrent_itself or (tree.input_size == shape[-1:][0] if shape else False)))
-        if len(shape) > 3 or not shape:
+        if not 1 <= len(shape) <= 3:
             return None
+        features = len(shape) == 3 or (_is_floating(value) and (tree.recurrent_itself or tree.input_size == shape[-1]))
         return read.from_shape(shape, batch_first=tree.batch_first is not False, features=features)
 
     def _get(self, reader: Reader, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self.arguments.get(reader, args, kwargs) if isinstance(reader, str) else reader(args, kwargs)
+
+
+def _packed_inside(packed: Any, padded: SequenceFacts | None, steps: int | None) -> SequenceFacts:
+    found = read.from_packed(packed)
+    if packed.unsorted_indices is None and padded is not None and sorted(padded.lengths) == sorted(found):
+        found = list(padded.lengths)  # the component sorted the rows itself: the ids still have the caller's order
+    return SequenceFacts(found, "packed", max(steps or 0, max(found, default=0)))
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Kind, Any]:
@@ -129,11 +168,6 @@ def _kind(value: Any) -> _Kind:
 def _is_floating(value: Any) -> bool:
     is_floating_point = getattr(value, "is_floating_point", None)
     return bool(is_floating_point()) if is_floating_point is not None else getattr(value.dtype, "kind", "f") == "f"
-
-
-def _leads(mask: Any, value: Any) -> bool:
-    # a mask that is not laid out as the (time, batch) input is: it is (batch, time)
-    return tuple(mask.shape[:2]) != tuple(value.shape[:2])
 
 
 def _largest(value: Any) -> float | None:

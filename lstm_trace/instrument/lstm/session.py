@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context
-from opentelemetry.context import Context
 
 from lstm_trace import attributes as to
 from lstm_trace import conventions as c
@@ -117,10 +116,10 @@ class traced_session:  # noqa: N801  used as a function: with traced_session(…
         """Tell whether a call of this component belongs to the session."""
         return traced is self.traced and (self.module is None or module is self.module)
 
-    def begin(self, known: Known, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SessionCall:
+    def begin(self, known: Known) -> SessionCall:
         """Begin one call."""
         self._known = known
-        return SessionCall(self, args, kwargs)
+        return SessionCall(self)
 
     def note(self, output: Any, elapsed_ns: int) -> None:
         """Read one call's output."""
@@ -172,13 +171,10 @@ class traced_session:  # noqa: N801  used as a function: with traced_session(…
 class SessionCall:
     """One call inside a session: no span of its own; what starts inside it hangs below the session's span."""
 
-    __slots__ = ("_began", "_session", "args", "context", "kwargs")
+    __slots__ = ("_began", "_session")
 
-    def __init__(self, session: traced_session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, session: traced_session) -> None:
         self._session = session
-        self.args = args
-        self.kwargs = kwargs
-        self.context: Context = context.get_current()
         self._began = perf_counter_ns()
 
     def done(self, output: Any) -> None:

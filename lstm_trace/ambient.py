@@ -1,0 +1,39 @@
+"""The current OpenTelemetry context, read and set without detours: every microsecond before a forward pass is paid at each call.
+
+``get``, ``enter`` and ``leave`` are OpenTelemetry's ``get_current``, ``attach`` and ``detach``. Where the runtime context is the default one
+they are the methods of its ContextVar themselves; another implementation (``OTEL_PYTHON_CONTEXT``) is used as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from opentelemetry import context
+from opentelemetry.context import Context
+from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
+from opentelemetry.trace import Span
+from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
+
+_runtime: Any = getattr(context, "_RUNTIME_CONTEXT", None)
+_variable: Any = getattr(_runtime, "_current_context", None) if type(_runtime) is ContextVarsRuntimeContext else None
+
+if _variable is not None:
+    get, enter, leave = _variable.get, _variable.set, _variable.reset
+else:
+    get, enter, leave = context.get_current, context.attach, context.detach
+
+
+def with_span(span: Span, current: Context) -> Context:
+    """Return ``current`` with ``span`` as its span: ``trace.set_span_in_context`` with one copy instead of two.
+
+    >>> from opentelemetry.trace import INVALID_SPAN, get_current_span
+    >>> get_current_span(with_span(INVALID_SPAN, Context())) is INVALID_SPAN
+    True
+    """
+    made = Context(current)
+    # A Context refuses item assignment to its users; this one has none yet.
+    dict.__setitem__(cast("dict[str, object]", made), SPAN_KEY, span)
+    return made
+
+
+__all__ = ["SPAN_KEY", "enter", "get", "leave", "with_span"]

@@ -1,0 +1,235 @@
+"""One component call from before the user's code to its finished span: the recorder's short way, for one sequence at a time.
+
+It writes what ``Recorder.finish_component`` writes (a test holds the two together) with one dict, one span made after the user's code, and no
+fact built that nobody asks for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind
+
+from lstm_trace import ambient, upstream
+from lstm_trace import conventions as c
+from lstm_trace.facts import Component, Prediction, SequenceFacts, StateFacts
+from lstm_trace.late import LateSpan
+from lstm_trace.upstream import FACTS_KEY, Upstream, live
+
+if TYPE_CHECKING:
+    from lstm_trace.recorder import Event, Recorder
+
+Attributes = dict[str, Any]
+
+WATCH_KEY: Final = "lstm_trace.watch"
+"""Where, in the context, the recurrent layers inside a component find the call that they belong to."""
+
+
+class Single(NamedTuple):
+    """What was said about one sequence: ``Prediction`` without the cost of a frozen fact."""
+
+    label: str | None = None
+    index: int | None = None
+    confidence: float | None = None
+    margin: float | None = None
+    entropy: float | None = None
+    nonfinite: bool = False
+
+
+class Described:
+    """A component and what stands on every span of it: attributes built once for the provider in force, copied at each call."""
+
+    __slots__ = ("_constants", "_source", "component", "span_name")
+
+    def __init__(self, component: Component) -> None:
+        self.component = component
+        self.span_name = "lstm " + component.name
+        self._source: Any = None
+        self._constants: Attributes = {}
+
+    def constants(self, recorder: Recorder) -> Attributes:
+        """Return a dict to fill."""
+        source = recorder.source()
+        if self._source is not source:
+            self._constants = recorder.constants_of(self.component)
+            self._source = source
+        return self._constants.copy()
+
+
+class ComponentCall(LateSpan):
+    """A component call under way: the stand-in for its span, and all that the span needs should something touch it."""
+
+    __slots__ = ("attributes", "context", "described", "parent", "parent_context", "recorder", "start_ns")
+
+    links: tuple[Link, ...] = ()
+    kind = SpanKind.INTERNAL
+    group: object = None
+
+    def __init__(self, recorder: Recorder, described: Described, current: Context, parent: SpanContext, start_ns: int) -> None:
+        self.real: Span | None = None
+        self.recorder = recorder
+        self.described = described
+        self.parent_context = current
+        self.parent = parent
+        self.start_ns = start_ns
+        self.attributes: Attributes = {}
+        self.context = ambient.with_span(self, current)
+        dict.__setitem__(self.context, WATCH_KEY, self)  # type: ignore[arg-type]
+
+    def make(self) -> Span:
+        """Start the real span: something inside the user's code asked for it."""
+        return self.recorder.begin(self)
+
+    # What an OpenSpan has, so that the recorder's general way can finish a call too.
+
+    @property
+    def name(self) -> str:
+        """The span's name."""
+        return self.described.span_name
+
+    @property
+    def span(self) -> Span:
+        """The span: this stand-in."""
+        return self
+
+    @property
+    def span_context(self) -> SpanContext:
+        """The real span's own context."""
+        return self.get_span_context()
+
+    def event(self, event: Event) -> None:
+        """Add an event now."""
+        self.start().add_event(event.name, event.attributes, event.time_ns)
+
+    def finish(
+        self, attributes: Attributes | None = None, events: Any = (), *, error: BaseException | None = None, end_ns: int | None = None
+    ) -> None:
+        """End the span with what was learned since it started."""
+        self.recorder.finish(self, attributes, events, error, end_ns)
+
+
+def finish_single(
+    call: ComponentCall,
+    said: Single | None,
+    length: int | None,
+    source: str | None,
+    padded_steps: int | None,
+    state: StateFacts | None,
+    end_ns: int,
+) -> None:
+    """End the call of one sequence: its span, its event, its metrics, and what later spans see of it."""
+    recorder = call.recorder
+    attributes, event, cohort = _attributes(call, said, length, source, padded_steps, state)
+    where = recorder.source()
+    current = call.parent_context
+    parent = call.parent
+    span = call.real
+    if span is None:
+        seen = live.upstream(parent)
+        if seen is None and recorder.settings.baggage and (parent.is_remote or not parent.is_valid):
+            seen = upstream.from_baggage(current)
+        if seen is not None or FACTS_KEY in current:
+            attributes = {**upstream.inherited(current, seen), **attributes}
+        span = where.tracer.start_span(call.described.span_name, current, SpanKind.INTERNAL, None, (), call.start_ns, False)
+        where.lane.put(span, attributes)
+    else:
+        span.set_attributes(attributes)
+    if event is not None:
+        if recorder.events_on_span:
+            where.lane.note(span, c.EVENT_PREDICTION, event, end_ns)
+        if recorder.events_on_log:
+            recorder.log_prediction(event, end_ns, ambient.with_span(span, current))
+    span.end(end_ns)
+    span_context = span.get_span_context()
+    if call.real is not None:
+        live.leave(span_context)
+    if not parent.is_valid or parent.is_remote:
+        upstream.last_outermost.set(span_context)
+    if said is not None:
+        facts = (*said, call.described.component.name, length, cohort)
+        session = attributes.get(c.SESSION_ID)
+        live.publish(Upstream(facts, span_context, None, session), parent)
+    if recorder.is_metering():
+        _metrics(call, said, length, source, cohort, end_ns, span)
+
+
+def finish_as_event(
+    call: ComponentCall,
+    said: Single | None,
+    length: int | None,
+    source: str | None,
+    padded_steps: int | None,
+    state: StateFacts | None,
+    end_ns: int,
+) -> None:
+    """End the call of one sequence as an event on the span that was current around it (``LSTM_TRACE_SPAN=event``)."""
+    recorder = call.recorder
+    attributes, _, cohort = _attributes(call, said, length, source, padded_steps, state)
+    del attributes[c.OI_KIND]
+    span: Span = call.parent_context[ambient.SPAN_KEY]  # type: ignore[assignment]
+    recorder.source().lane.note(span, c.EVENT_PREDICTION, attributes, end_ns)
+    if said is not None:
+        facts = (*said, call.described.component.name, length, cohort)
+        session = upstream.context_facts(call.parent_context).get(c.SESSION_ID)
+        live.publish(Upstream(facts, call.parent, None, session), call.parent)
+    if recorder.is_metering():
+        _metrics(call, said, length, source, cohort, end_ns, span)
+
+
+def _attributes(
+    call: ComponentCall, said: Single | None, length: int | None, source: str | None, padded_steps: int | None, state: StateFacts | None
+) -> tuple[Attributes, Attributes | None, str | None]:
+    """Return the span's attributes, the event's, and the cohort."""
+    recorder = call.recorder
+    attributes = call.described.constants(recorder)
+    if call.attributes:
+        attributes.update(call.attributes)
+        call.attributes = {}
+    attributes[c.BATCH_SIZE] = 1
+    event: Attributes = {c.BATCH_INDEX: 0}
+    cohort = None
+    if length is not None:
+        cohort = recorder.cohort(length)
+        attributes[c.SEQUENCE_LENGTH] = event[c.SEQUENCE_LENGTH] = length
+        attributes[c.SEQUENCE_COHORT] = event[c.SEQUENCE_COHORT] = cohort
+        attributes[c.SEQUENCE_LENGTH_SOURCE] = source
+        if padded_steps:
+            attributes[c.SEQUENCE_PADDING_RATIO] = 1.0 - length / padded_steps
+    if said is not None:
+        label, index, confidence, margin, entropy, nonfinite = said
+        if label is not None:
+            attributes[c.PREDICTION_LABEL] = event[c.PREDICTION_LABEL] = label
+        if index is not None:
+            attributes[c.PREDICTION_INDEX] = event[c.PREDICTION_INDEX] = index
+        if nonfinite:
+            attributes[c.PREDICTION_NONFINITE] = event[c.PREDICTION_NONFINITE] = True
+        else:
+            if confidence is not None:
+                attributes[c.PREDICTION_CONFIDENCE] = event[c.PREDICTION_CONFIDENCE] = confidence
+            if margin is not None:
+                attributes[c.PREDICTION_MARGIN] = event[c.PREDICTION_MARGIN] = margin
+            if entropy is not None:
+                attributes[c.PREDICTION_ENTROPY] = event[c.PREDICTION_ENTROPY] = entropy
+    if state is not None:
+        attributes[c.STATE_ORIGIN] = event[c.STATE_ORIGIN] = state.origin
+        if state.steps is not None:
+            attributes[c.STATE_STEPS] = state.steps
+    facts: Any = call.parent_context.get(FACTS_KEY)
+    if facts and c.TRAJECTORY_STEP in facts:
+        event[c.TRAJECTORY_STEP] = facts[c.TRAJECTORY_STEP]
+    return attributes, event if said is not None else None, cohort
+
+
+def _metrics(
+    call: ComponentCall, said: Single | None, length: int | None, source: str | None, cohort: str | None, end_ns: int, span: Span
+) -> None:
+    predictions = (Prediction(*said),) if said is not None else ()
+    sequence = SequenceFacts((length,), source) if length is not None else None  # type: ignore[arg-type]
+    seconds = (end_ns - call.start_ns) / 1e9
+    call.recorder.component_metrics(
+        call.described.component, predictions, sequence, cohort, seconds, ambient.with_span(span, call.parent_context)
+    )
+
+
+__all__ = ["WATCH_KEY", "ComponentCall", "Single", "finish_as_event", "finish_single"]

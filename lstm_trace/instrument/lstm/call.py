@@ -1,0 +1,189 @@
+"""One traced call, from before the user's code to after it: read, then hand over to the recorder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanContext
+
+from lstm_trace import ambient
+from lstm_trace import conventions as c
+from lstm_trace.calls import ComponentCall, Single, finish_as_event, finish_single
+from lstm_trace.facts import Prediction, SequenceFacts, StateFacts, StateOrigin
+from lstm_trace.guard import shield
+from lstm_trace.instrument.lstm import outputs, state
+from lstm_trace.instrument.lstm.tree import kind_of
+from lstm_trace.recorder import Event, Recorder
+from lstm_trace.upstream import context_facts
+
+if TYPE_CHECKING:
+    from lstm_trace.instrument.lstm.component import Known, Traced
+    from lstm_trace.instrument.lstm.watch import LayerCall
+
+_open: set[Call] = set()
+
+
+def live_calls() -> int:
+    """Count the component calls that run now and are traced."""
+    return len(_open)
+
+
+class Call(ComponentCall):
+    """A traced call: stands for its span while the user's code runs, and collects what the layers inside are given."""
+
+    __slots__ = ("args", "known", "kwargs", "layers", "token", "traced")
+
+    def __init__(
+        self,
+        traced: Traced,
+        known: Known,
+        recorder: Recorder,
+        current: Context,
+        parent: SpanContext,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        super().__init__(recorder, known.described, current, parent, recorder.clock())
+        self.traced = traced
+        self.known = known
+        self.args = args
+        self.kwargs = kwargs
+        self.layers: list[LayerCall] = []
+
+    def enter(self) -> None:
+        """Make the call current; the next thing is the user's code."""
+        _open.add(self)
+        self.token: Any = ambient.enter(self.context)
+
+    def leave(self) -> None:
+        """Make current again what was so before."""
+        _open.discard(self)
+        try:
+            ambient.leave(self.token)
+        except ValueError:
+            pass  # a coroutine that its caller resumed in another context: there is nothing of ours left to leave there
+
+    def done(self, output: Any) -> None:
+        """Write the span of a call that returned ``output``."""
+        self.leave()
+        with shield:
+            end = self.recorder.clock()
+            sequence: SequenceFacts | None = None
+            said: Sequence[Single | Prediction] = ()
+            origin: StateFacts | None = None
+            with shield:
+                sequence = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
+            lengths = sequence.lengths if sequence is not None else ()
+            with shield:
+                said = self._said(output, lengths)
+            with shield:
+                origin = self._origin(output, len(lengths) or len(said))
+            self._write(said, sequence, origin, end)
+        self.layers.clear()
+
+    def failed(self, error: BaseException) -> None:
+        """Write the span of a call that raised."""
+        self.leave()
+        with shield:
+            sequence = None
+            with shield:
+                sequence = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
+            self.recorder.finish_component(self, self.described.component, (), sequence, error=error)  # type: ignore[arg-type]
+        self.layers.clear()
+
+    def _said(self, output: Any, lengths: Sequence[int]) -> Sequence[Single | Prediction]:
+        known, options = self.known, self.traced.options
+        if known.single is not None and len(lengths) == 1 and outputs.is_small(output):
+            rows = output.tolist()
+            row = rows[0] if len(rows) == 1 and isinstance(rows[0], list) else rows
+            if row and not isinstance(row[0], list):
+                if options.names is not None and len(row) != len(options.names):
+                    self.traced.check_labels(len(row))
+                return (known.single(row, options.names, options.temperature),)
+        return self.traced.predictions(known, output, lengths or None)
+
+    def _write(
+        self, said: Sequence[Single | Prediction], sequence: SequenceFacts | None, origin: StateFacts | None, end: int
+    ) -> None:
+        lengths = sequence.lengths if sequence is not None else ()
+        one = said[0] if said else None
+        as_event = self.recorder.settings.span == "event" and ambient.SPAN_KEY in self.parent_context and self.real is None
+        if len(lengths) <= 1 and len(said) <= 1 and not isinstance(one, Prediction) and (sequence is None or sequence.time_gap is None):
+            finish = finish_as_event if as_event else finish_single
+            length = lengths[0] if lengths else None
+            source, padded = (sequence.source, sequence.padded_steps) if sequence is not None else (None, None)
+            finish(self, one, length, source, padded, origin, end)
+            return
+        predictions = [each if isinstance(each, Prediction) else Prediction(*each) for each in said]
+        self.recorder.finish_component(self, self.described.component, predictions, sequence, origin, end_ns=end)  # type: ignore[arg-type]
+
+    # --- State ---------------------------------------------------------------------------------------------------------------
+
+    def _origin(self, output: Any, rows: int) -> StateFacts | None:
+        """Say where the state that went into the recurrent layers came from, and note what they handed out."""
+        layers = self.layers
+        if not layers:
+            return None
+        book = self.known.book
+        fresh = layers[0].fresh if len(layers) == 1 else all(each.fresh for each in layers)
+        if fresh and not book.is_watching() and outputs.is_tensor(output):
+            return state.NONE  # nothing passed in, and nowhere to keep what comes out
+        return self._judged(book, fresh, output, rows)
+
+    def _judged(self, book: state.StateBook, fresh: bool, output: Any, rows: int) -> StateFacts:
+        session = context_facts(self.parent_context).get(c.SESSION_ID)
+        each = self.traced.row_sessions(self.known, self.args, self.kwargs)
+        if not book.kept and _keeps_state(self.known.alive(), self.known.tree.hidden_size):
+            book.kept = True
+        by_row: list[StateOrigin] = []
+        for number, layer in enumerate(self.layers):
+            if not layer.fresh:
+                keys = layer.keys
+                judged = book.judge(keys, _owners(session, each, number, len(keys or ())))
+                by_row = [state.worst(pair) for pair in zip(by_row, judged, strict=False)] if by_row else judged
+            out = state.keys_of(layer.out, cell=layer.cell) if layer.out is not None else None
+            book.note(out, _owners(session, each, number, len(out or ())))
+        origin: StateOrigin = state.worst(by_row) if by_row else "none"
+        steps = self._count(book, by_row or ["none"] * max(1, min(rows, 64)), session, each)
+        if origin == "foreign":
+            self._leaked()
+        return StateFacts(origin, steps, tuple(by_row) if len(by_row) > 1 else ())
+
+    def _count(self, book: state.StateBook, origins: Sequence[StateOrigin], session: str | None, each: Sequence[str] | None) -> int | None:
+        steps = None
+        for owner, origin in zip(_owners(session, each, 0, len(origins)), origins, strict=False):
+            steps, is_reset = book.step(owner, origin)
+            if is_reset:
+                self.recorder.count_reset(self.traced.name)
+        return steps if len(origins) == 1 and book.kept else None
+
+    def _leaked(self) -> None:
+        self.recorder.count_leak(self.traced.name)
+        self.event(Event(c.EVENT_STATE_FOREIGN, {c.COMPONENT_NAME: self.traced.name, c.STATE_ORIGIN: "foreign"}, self.recorder.clock()))
+        self.traced.warn("foreign", "a hidden state of another session or batch row was passed in; every case is counted in lstm.state.leaks")
+
+
+def _owners(session: str | None, each: Sequence[str] | None, layer: int, rows: int) -> list[state.Owner]:
+    if each is not None:
+        return [(one, 0, layer) for one in each[:rows]]
+    return [(session, row, layer) for row in range(rows)]
+
+
+def _keeps_state(module: Any, hidden_size: int | None) -> bool:
+    """Tell whether a module holds tensors as wide as its hidden state that are neither parameters nor its layers'."""
+    if module is None or hidden_size is None or not hasattr(module, "modules"):
+        return False
+    for each in module.modules():
+        if kind_of(each) is not None:
+            continue  # a recurrent layer holds its weights once more, in a list
+        held = list(getattr(each, "__dict__", {}).values()) + list((getattr(each, "_buffers", None) or {}).values())
+        for value in held:
+            for one in value if isinstance(value, (tuple, list)) else (value,):
+                if outputs.is_tensor(one) and not one.requires_grad and one.ndim and one.shape[-1] == hidden_size:
+                    return True
+    return False
+
+
+__all__ = ["Call", "live_calls"]
