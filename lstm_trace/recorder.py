@@ -554,7 +554,7 @@ class Recorder:
         Nothing is recorded where the target was not sampled, nor below the context that it returns.
         """
         flags = TraceFlags(TraceFlags.SAMPLED if target.sampled else TraceFlags.DEFAULT)
-        node = live.node(target.span_id)
+        node = _open_target(target.trace_id, target.span_id)
         where = node.span_context if node is not None else SpanContext(target.trace_id, target.span_id, is_remote=True, trace_flags=flags)
         parent = trace.set_span_in_context(NonRecordingSpan(where), Context())
         source = self.source()
@@ -594,7 +594,7 @@ class Recorder:
             span.end(now)
             live.leave(span.get_span_context())
             self._log([Event(c.EVENT_EVALUATION, attributes, now)], trace.set_span_in_context(NonRecordingSpan(where), Context()))
-            node = live.node(where.span_id)
+            node = _open_target(where.trace_id, where.span_id)
             if node is not None and node.span is not None and node.span.is_recording():
                 self._mark_target(evaluation, node.span, attributes)
         self._count_evaluation(evaluation, attributes)
@@ -607,7 +607,7 @@ class Recorder:
         # The release of this process says nothing about a target that ran in another one, perhaps weeks ago.
         seen = live.recent(where)
         facts: Attributes = {}
-        if self.release is not None and (seen is not None or live.node(where.span_id) is not None):
+        if self.release is not None and (seen is not None or _open_target(where.trace_id, where.span_id) is not None):
             facts[c.RELEASE] = self.release
         if seen is not None:
             prediction = seen.prediction
@@ -645,6 +645,11 @@ class Recorder:
             span.set_attribute(c.EVALUATION_SCORE_OF + evaluation.name, attributes[c.EVALUATION_SCORE])
         if c.EVALUATION_LABEL in attributes:
             span.set_attribute(c.EVALUATION_LABEL_OF + evaluation.name, attributes[c.EVALUATION_LABEL])
+
+
+def _open_target(trace_id: int, span_id: int) -> upstream.Node | None:
+    node = live.node(span_id)
+    return node if node is not None and node.span_context.trace_id == trace_id else None
 
 
 _LLM_KINDS: Final = frozenset({"LLM", "chat", "text_completion"})
