@@ -125,6 +125,12 @@ def test_the_environments_store_counts_as_asked_for(run: Any, receiver: Receiver
     assert len(done.stored("kept")) == len(receiver.spans()) == 1
 
 
+def test_without_a_metrics_exporter_instruments_stay_no_ops(run: Any) -> None:
+    code = "p = lstm_trace.configure(); answer([type(p.meter_provider).__name__, type(p.logger_provider).__name__])"
+    assert run(code).said == ["_ProxyMeterProvider", "LoggerProvider"]
+    assert run(code, OTEL_METRICS_EXPORTER="console").said == ["MeterProvider", "LoggerProvider"]
+
+
 # --- Argument > environment > default --------------------------------------------------------------------------------------
 
 
@@ -328,11 +334,24 @@ def test_grpc_without_its_package_names_the_extra(run: Any) -> None:
 # --- Unreachable -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_unreachable_endpoint_costs_one_line_keeps_every_span_and_does_not_hold_up_the_exit(run: Any) -> None:
-    done = run("lstm_trace.configure(endpoint='http://127.0.0.1:9'); work(700); metrics.get_meter('app').create_counter('n').add(1)")
+@pytest.mark.parametrize(("protocol", "url"), [("http/protobuf", "http://127.0.0.1:9/v1/traces"), ("grpc", "http://127.0.0.1:9")])
+def test_an_unreachable_endpoint_costs_one_line_keeps_every_span_and_does_not_hold_up_the_exit(run: Any, protocol: str, url: str) -> None:
+    done = run(
+        """
+        import atexit, time
+        lstm_trace.configure(endpoint='http://127.0.0.1:9')
+        work(700)
+        metrics.get_meter('app').create_counter('n').add(1)
+        began = time.monotonic()
+        atexit._run_exitfuncs()
+        answer(time.monotonic() - began)
+        """,
+        OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+    )
     assert done.status == 0
+    assert done.said < 2
     assert done.errors.count("\n") == 1
-    assert "http://127.0.0.1:9/v1/traces does not take spans (Connection refused)" in done.errors
+    assert f"{url} does not take spans (Connection refused)" in done.errors
     assert str(done.folder / "lstm-traces") in done.errors
     assert len(done.stored()) == 700
 

@@ -124,6 +124,25 @@ def test_a_receiver_that_refuses_costs_one_line_and_no_span(
     assert str(tmp_path) in line
 
 
+def test_a_receiver_that_is_busy_for_a_moment_gets_everything_without_a_line(
+    make: Make,
+    receiver: Receiver,
+    tmp_path: Path,
+    spans: list[ReadableSpan],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "10")
+    statuses = iter([503, 429])
+    receiver.answer = lambda path: next(statuses, 200)
+    exporter = make(receiver.url)
+    exporter.export(spans)
+    assert exporter.force_flush(10_000)
+    assert len(receiver.spans()) == len(spans)
+    assert not _kept(tmp_path)
+    assert not _said(caplog)
+
+
 def test_a_receiver_that_recovers_gets_what_comes_then(
     make: Make,
     receiver: Receiver,
