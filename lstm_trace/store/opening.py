@@ -16,6 +16,8 @@ def open_store(address: str | os.PathLike[str]) -> Store:
     holds no span.
     """
     text = os.fspath(address)
+    if not text:
+        raise BadInput(f"an empty address names no store; a store is {ACCEPTED}")
     scheme = text.partition("://")[0]
     if "://" in text:
         raise BadInput(f"{text}: no store has addresses of the form {scheme}://; a store is {ACCEPTED}")
