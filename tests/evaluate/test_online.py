@@ -43,7 +43,7 @@ def work() -> Background:
 
 
 def where(number: int, sampled: bool = True) -> SpanContext:
-    return SpanContext(number, 1, is_remote=False, trace_flags=TraceFlags(int(sampled)))
+    return SpanContext(number, 0xABCD, is_remote=False, trace_flags=TraceFlags(int(sampled)))
 
 
 class Noting:
