@@ -1,7 +1,8 @@
 """Added thread-CPU time of tracing one component call, after a real forward pass, every way from one interleaved run.
 
-Run it with ``make bench-lstm``. Each round runs every variant once, in an order that rotates, so that a slow moment of the machine
-meets all of them; what is printed is the median over the rounds, less the bare model's median. Between two calls the caches hold
+Run it with ``make bench-lstm``. Each round runs every variant once, in a new random order, so that neither a slow moment of the
+machine nor what the variant before left in the caches favours one; what is printed is the lower quartile over the rounds (a busy
+machine only ever adds), less the bare model's. Between two calls the caches hold
 what a forward pass left there: the same work in a tight loop costs a half to a quarter.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -199,17 +201,18 @@ def variants() -> dict[str, Variant]:
 
 
 def measure(found: dict[str, Variant], rounds: int) -> dict[str, float]:
-    """Return each variant's median thread-CPU time of one call, in microseconds."""
+    """Return each variant's lower-quartile thread-CPU time of one call, in microseconds."""
     inputs = [torch.randint(0, 100, (1, STEPS)) for _ in range(64)]
     names = list(found)
     for variant in found.values():
         variant.times = []
     clock = time.thread_time_ns
+    shuffle = random.Random(7)
     with torch.no_grad():
         for turn in range(rounds + 50):
             ids = inputs[turn % len(inputs)]
-            for place in range(len(names)):
-                variant = found[names[(place + turn) % len(names)]]
+            for name in shuffle.sample(names, len(names)):
+                variant = found[name]
                 set_default_recorder(variant.recorder)
                 token = context.attach(variant.current or context.Context())
                 call = variant.call
@@ -219,7 +222,7 @@ def measure(found: dict[str, Variant], rounds: int) -> dict[str, float]:
                 context.detach(token)
                 if turn >= 50:
                     variant.times.append(ended - began)
-    return {name: statistics.median(variant.times or [0]) / 1000 for name, variant in found.items()}
+    return {name: statistics.quantiles(variant.times or [0, 0], n=4)[0] / 1000 for name, variant in found.items()}
 
 
 def uninstrumented(rounds: int) -> float:
@@ -255,7 +258,7 @@ def main() -> None:
     if given.json:
         print(json.dumps({"bare_us": bare, "added_us": added, "of_floor": {name: value / floor for name, value in added.items()}}))
         return
-    print(f"bare forward (1, {STEPS}), hidden {HIDDEN}, {len(LABELS)} classes: {bare:.1f} µs thread-CPU, median of {given.rounds}")
+    print(f"bare forward (1, {STEPS}), hidden {HIDDEN}, {len(LABELS)} classes: {bare:.1f} µs thread-CPU, lower quartile of {given.rounds}")
     print(f"{'added by':32}{'µs':>8}{'× floor':>10}")
     for name, value in added.items():
         print(f"{name:32}{value:8.1f}{value / floor:10.2f}")

@@ -12,7 +12,26 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind
 
 from lstm_trace import ambient, upstream
-from lstm_trace import conventions as c
+from lstm_trace.conventions import (
+    BATCH_INDEX,
+    BATCH_SIZE,
+    EVENT_PREDICTION,
+    OI_KIND,
+    PREDICTION_CONFIDENCE,
+    PREDICTION_ENTROPY,
+    PREDICTION_INDEX,
+    PREDICTION_LABEL,
+    PREDICTION_MARGIN,
+    PREDICTION_NONFINITE,
+    SEQUENCE_COHORT,
+    SEQUENCE_LENGTH,
+    SEQUENCE_LENGTH_SOURCE,
+    SEQUENCE_PADDING_RATIO,
+    SESSION_ID,
+    STATE_ORIGIN,
+    STATE_STEPS,
+    TRAJECTORY_STEP,
+)
 from lstm_trace.facts import Component, Prediction, SequenceFacts, StateFacts
 from lstm_trace.late import LateSpan
 from lstm_trace.upstream import FACTS_KEY, Upstream, live
@@ -51,31 +70,37 @@ class Described:
     def constants(self, recorder: Recorder) -> Attributes:
         """Return a dict to fill."""
         source = recorder.source()
-        if self._source is not source:
+        if source is not self._source:
             self._constants = recorder.constants_of(self.component)
             self._source = source
         return self._constants.copy()
 
 
 class ComponentCall(LateSpan):
-    """A component call under way: the stand-in for its span, and all that the span needs should something touch it."""
+    """A component call under way: the stand-in for its span, and all that the span needs should something touch it.
 
-    __slots__ = ("attributes", "context", "described", "parent", "parent_context", "recorder", "start_ns")
+    Whoever makes one sets every slot: a constructor of its own would cost each call one frame more.
+    """
+
+    __slots__ = ("attributes", "described", "parent", "parent_context", "recorder", "start_ns")
 
     links: tuple[Link, ...] = ()
     kind = SpanKind.INTERNAL
     group: object = None
 
-    def __init__(self, recorder: Recorder, described: Described, current: Context, parent: SpanContext, start_ns: int) -> None:
-        self.real: Span | None = None
-        self.recorder = recorder
-        self.described = described
-        self.parent_context = current
-        self.parent = parent
-        self.start_ns = start_ns
-        self.attributes: Attributes = {}
-        self.context = ambient.with_span(self, current)
-        dict.__setitem__(self.context, WATCH_KEY, self)  # type: ignore[arg-type]
+    recorder: Recorder
+    described: Described
+    parent_context: Context
+    parent: SpanContext
+    start_ns: int
+    attributes: Attributes
+
+    @property
+    def context(self) -> Context:
+        """What is current while the user's code runs. Not kept: it holds the call, and a cycle would wait for the garbage collector."""
+        made = ambient.with_span(self, self.parent_context)
+        dict.__setitem__(made, WATCH_KEY, self)  # type: ignore[arg-type]
+        return made
 
     def make(self) -> Span:
         """Start the real span: something inside the user's code asked for it."""
@@ -120,24 +145,26 @@ def finish_single(
 ) -> None:
     """End the call of one sequence: its span, its event, its metrics, and what later spans see of it."""
     recorder = call.recorder
-    attributes, event, cohort = _attributes(call, said, length, source, padded_steps, state)
     where = recorder.source()
     current = call.parent_context
     parent = call.parent
+    attributes, event, cohort = _attributes(call, recorder, said, length, source, padded_steps, state)
     span = call.real
     if span is None:
         seen = live.upstream(parent)
         if seen is None and recorder.settings.baggage and (parent.is_remote or not parent.is_valid):
             seen = upstream.from_baggage(current)
-        if seen is not None or FACTS_KEY in current:
+        if FACTS_KEY in current:
             attributes = {**upstream.inherited(current, seen), **attributes}
+        elif seen is not None:
+            attributes.update(seen.attributes)
         span = where.tracer.start_span(call.described.span_name, current, SpanKind.INTERNAL, None, (), call.start_ns, False)
         where.lane.put(span, attributes)
     else:
         span.set_attributes(attributes)
-    if event is not None:
+    if said is not None:
         if recorder.events_on_span:
-            where.lane.note(span, c.EVENT_PREDICTION, event, end_ns)
+            where.lane.note(span, EVENT_PREDICTION, event, end_ns)
         if recorder.events_on_log:
             recorder.log_prediction(event, end_ns, ambient.with_span(span, current))
     span.end(end_ns)
@@ -147,9 +174,9 @@ def finish_single(
     if not parent.is_valid or parent.is_remote:
         upstream.last_outermost.set(span_context)
     if said is not None:
-        facts = (*said, call.described.component.name, length, cohort)
-        session = attributes.get(c.SESSION_ID)
-        live.publish(Upstream(facts, span_context, None, session), parent)
+        live.publish(
+            Upstream((*said, call.described.component.name, length, cohort), span_context, None, attributes.get(SESSION_ID)), parent
+        )
     if recorder.is_metering():
         _metrics(call, said, length, source, cohort, end_ns, span)
 
@@ -165,60 +192,64 @@ def finish_as_event(
 ) -> None:
     """End the call of one sequence as an event on the span that was current around it (``LSTM_TRACE_SPAN=event``)."""
     recorder = call.recorder
-    attributes, _, cohort = _attributes(call, said, length, source, padded_steps, state)
-    del attributes[c.OI_KIND]
+    attributes, _, cohort = _attributes(call, recorder, said, length, source, padded_steps, state)
+    del attributes[OI_KIND]
     span: Span = call.parent_context[ambient.SPAN_KEY]  # type: ignore[assignment]
-    recorder.source().lane.note(span, c.EVENT_PREDICTION, attributes, end_ns)
+    recorder.source().lane.note(span, EVENT_PREDICTION, attributes, end_ns)
     if said is not None:
-        facts = (*said, call.described.component.name, length, cohort)
-        session = upstream.context_facts(call.parent_context).get(c.SESSION_ID)
-        live.publish(Upstream(facts, call.parent, None, session), call.parent)
+        session = upstream.context_facts(call.parent_context).get(SESSION_ID)
+        live.publish(Upstream((*said, call.described.component.name, length, cohort), call.parent, None, session), call.parent)
     if recorder.is_metering():
         _metrics(call, said, length, source, cohort, end_ns, span)
 
 
 def _attributes(
-    call: ComponentCall, said: Single | None, length: int | None, source: str | None, padded_steps: int | None, state: StateFacts | None
-) -> tuple[Attributes, Attributes | None, str | None]:
+    call: ComponentCall,
+    recorder: Recorder,
+    said: Single | None,
+    length: int | None,
+    source: str | None,
+    padded_steps: int | None,
+    state: StateFacts | None,
+) -> tuple[Attributes, Attributes, str | None]:
     """Return the span's attributes, the event's, and the cohort."""
-    recorder = call.recorder
     attributes = call.described.constants(recorder)
     if call.attributes:
         attributes.update(call.attributes)
         call.attributes = {}
-    attributes[c.BATCH_SIZE] = 1
-    event: Attributes = {c.BATCH_INDEX: 0}
+    attributes[BATCH_SIZE] = 1
+    event: Attributes = {BATCH_INDEX: 0}
     cohort = None
     if length is not None:
         cohort = recorder.cohort(length)
-        attributes[c.SEQUENCE_LENGTH] = event[c.SEQUENCE_LENGTH] = length
-        attributes[c.SEQUENCE_COHORT] = event[c.SEQUENCE_COHORT] = cohort
-        attributes[c.SEQUENCE_LENGTH_SOURCE] = source
+        attributes[SEQUENCE_LENGTH] = event[SEQUENCE_LENGTH] = length
+        attributes[SEQUENCE_COHORT] = event[SEQUENCE_COHORT] = cohort
+        attributes[SEQUENCE_LENGTH_SOURCE] = source
         if padded_steps:
-            attributes[c.SEQUENCE_PADDING_RATIO] = 1.0 - length / padded_steps
+            attributes[SEQUENCE_PADDING_RATIO] = 1.0 - length / padded_steps
     if said is not None:
         label, index, confidence, margin, entropy, nonfinite = said
         if label is not None:
-            attributes[c.PREDICTION_LABEL] = event[c.PREDICTION_LABEL] = label
+            attributes[PREDICTION_LABEL] = event[PREDICTION_LABEL] = label
         if index is not None:
-            attributes[c.PREDICTION_INDEX] = event[c.PREDICTION_INDEX] = index
+            attributes[PREDICTION_INDEX] = event[PREDICTION_INDEX] = index
         if nonfinite:
-            attributes[c.PREDICTION_NONFINITE] = event[c.PREDICTION_NONFINITE] = True
-        else:
-            if confidence is not None:
-                attributes[c.PREDICTION_CONFIDENCE] = event[c.PREDICTION_CONFIDENCE] = confidence
+            attributes[PREDICTION_NONFINITE] = event[PREDICTION_NONFINITE] = True
+        elif confidence is not None:
+            attributes[PREDICTION_CONFIDENCE] = event[PREDICTION_CONFIDENCE] = confidence
             if margin is not None:
-                attributes[c.PREDICTION_MARGIN] = event[c.PREDICTION_MARGIN] = margin
+                attributes[PREDICTION_MARGIN] = event[PREDICTION_MARGIN] = margin
             if entropy is not None:
-                attributes[c.PREDICTION_ENTROPY] = event[c.PREDICTION_ENTROPY] = entropy
+                attributes[PREDICTION_ENTROPY] = event[PREDICTION_ENTROPY] = entropy
     if state is not None:
-        attributes[c.STATE_ORIGIN] = event[c.STATE_ORIGIN] = state.origin
+        attributes[STATE_ORIGIN] = event[STATE_ORIGIN] = state.origin
         if state.steps is not None:
-            attributes[c.STATE_STEPS] = state.steps
-    facts: Any = call.parent_context.get(FACTS_KEY)
-    if facts and c.TRAJECTORY_STEP in facts:
-        event[c.TRAJECTORY_STEP] = facts[c.TRAJECTORY_STEP]
-    return attributes, event if said is not None else None, cohort
+            attributes[STATE_STEPS] = state.steps
+    if FACTS_KEY in call.parent_context:
+        facts: Any = call.parent_context[FACTS_KEY]
+        if TRAJECTORY_STEP in facts:
+            event[TRAJECTORY_STEP] = facts[TRAJECTORY_STEP]
+    return attributes, event, cohort
 
 
 def _metrics(

@@ -127,6 +127,7 @@ class Recorder:
         sink = self.settings.events if self.settings.max_events else "off"
         self.events_on_span = sink in ("span", "both")
         self.events_on_log = sink in ("log", "both")
+        self.as_event = self.settings.span == "event" and sink != "off"
         self._constants: dict[Component, Attributes] = {}
         self._counted: dict[tuple[str, str, str | None], None] = {}
         meter = metrics.get_meter(c.SCOPE, meter_provider=meter_provider)

@@ -43,7 +43,8 @@ _UPSTREAM_BAGGAGE: Final = {
 class Upstream:
     """A prediction as later spans see it: the fact, where its span stands, and the attributes it puts on them.
 
-    ``prediction`` may be the arguments of one: most predictions are never asked for, and building the fact costs more than keeping it.
+    ``prediction`` may be the first nine arguments of one: most predictions are never asked for, and building the fact costs more than
+    keeping what it is made of.
     """
 
     __slots__ = ("_attributes", "_prediction", "session_id", "span_context")
@@ -71,7 +72,12 @@ class Upstream:
     def attributes(self) -> Mapping[str, Any]:
         """What it puts on later spans."""
         if self._attributes is None:
-            self._attributes = _described(self.prediction, self.span_context)
+            said = self._prediction
+            if isinstance(said, Prediction):
+                five = (said.component, said.label, said.confidence, said.length, said.cohort)
+            else:
+                five = (said[6], said[0], said[2], said[7], said[8])
+            self._attributes = _described(*five, self.span_context.span_id)
         return self._attributes
 
 
@@ -208,17 +214,17 @@ def describe(prediction: Prediction, span_context: SpanContext, session_id: str 
     return Upstream(prediction, span_context, None, session_id)
 
 
-def _described(prediction: Prediction, span_context: SpanContext) -> Attributes:
-    attributes: Attributes = {c.UPSTREAM_COMPONENT: prediction.component}
-    if prediction.label is not None:
-        attributes[c.UPSTREAM_LABEL] = prediction.label
-    if prediction.confidence is not None:
-        attributes[c.UPSTREAM_CONFIDENCE] = prediction.confidence
-    if prediction.length is not None:
-        attributes[c.UPSTREAM_SEQUENCE_LENGTH] = prediction.length
-    if prediction.cohort is not None:
-        attributes[c.UPSTREAM_COHORT] = prediction.cohort
-    attributes[c.UPSTREAM_SPAN_ID] = format_span_id(span_context.span_id)
+def _described(
+    component: str | None, label: str | None, confidence: float | None, length: int | None, cohort: str | None, span_id: int
+) -> Attributes:
+    attributes: Attributes = {c.UPSTREAM_COMPONENT: component, c.UPSTREAM_SPAN_ID: format_span_id(span_id)}
+    if label is not None:
+        attributes[c.UPSTREAM_LABEL] = label
+    if confidence is not None:
+        attributes[c.UPSTREAM_CONFIDENCE] = confidence
+    if length is not None:
+        attributes[c.UPSTREAM_SEQUENCE_LENGTH] = length
+        attributes[c.UPSTREAM_COHORT] = cohort
     return attributes
 
 

@@ -15,6 +15,7 @@ from lstm_trace.facts import Prediction, SequenceFacts, StateFacts, StateOrigin
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import outputs, state
 from lstm_trace.instrument.lstm.tree import kind_of
+from lstm_trace.instrument.lstm.watch import FRESH
 from lstm_trace.recorder import Event, Recorder
 from lstm_trace.upstream import context_facts
 
@@ -35,6 +36,13 @@ class Call(ComponentCall):
 
     __slots__ = ("args", "known", "kwargs", "layers", "token", "traced")
 
+    traced: Traced
+    known: Known
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    layers: list[LayerCall]
+    token: Any
+
     def __init__(
         self,
         traced: Traced,
@@ -45,17 +53,23 @@ class Call(ComponentCall):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
-        super().__init__(recorder, known.described, current, parent, recorder.clock())
+        self.real = None
+        self.recorder = recorder
+        self.described = known.described
+        self.parent_context = current
+        self.parent = parent
+        self.attributes = {}
         self.traced = traced
         self.known = known
         self.args = args
         self.kwargs = kwargs
-        self.layers: list[LayerCall] = []
+        self.layers = []
+        self.start_ns = recorder.clock()
 
     def enter(self) -> None:
         """Make the call current; the next thing is the user's code."""
         _open.add(self)
-        self.token: Any = ambient.enter(self.context)
+        self.token = ambient.enter(self.context)
 
     def leave(self) -> None:
         """Make current again what was so before."""
@@ -68,20 +82,50 @@ class Call(ComponentCall):
     def done(self, output: Any) -> None:
         """Write the span of a call that returned ``output``."""
         self.leave()
-        with shield:
+        try:
             end = self.recorder.clock()
-            sequence: SequenceFacts | None = None
-            said: Sequence[Single | Prediction] = ()
-            origin: StateFacts | None = None
-            with shield:
-                sequence = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
-            lengths = sequence.lengths if sequence is not None else ()
-            with shield:
-                said = self._said(output, lengths)
-            with shield:
-                origin = self._origin(output, len(lengths) or len(said))
-            self._write(said, sequence, origin, end)
+            if not self._done_shortly(output, end):
+                self._done(output, end)
+        except Exception as error:  # noqa: BLE001  the shield's own rule, without entering anything
+            shield.caught(error)
         self.layers.clear()
+
+    def _done_shortly(self, output: Any, end: int) -> bool:
+        """Write the most common call there is: one sequence in, one row of few logits out, no state passed. Tell whether it was one."""
+        known = self.known
+        layers = self.layers
+        if known.single is None or len(layers) != 1 or layers[0].keys is not FRESH or not outputs.is_small(output):
+            return False
+        if known.book.is_watching():
+            return False
+        found = known.source.read_one(self.args, self.kwargs, layers[0])
+        if found is None:
+            return False
+        rows = output.tolist()
+        row = rows[0] if len(rows) == 1 and type(rows[0]) is list else rows
+        if not row or type(row[0]) is not float:
+            return False
+        options = self.traced.options
+        if options.names is not None and len(row) != len(options.names):
+            self.traced.check_labels(len(row))
+        said = known.single(row, options.names, options.temperature)
+        recorder = self.recorder
+        finish = finish_as_event if recorder.as_event and self.real is None and ambient.SPAN_KEY in self.parent_context else finish_single
+        finish(self, said, found[0], found[1], found[2], state.NONE, end)
+        return True
+
+    def _done(self, output: Any, end: int) -> None:
+        sequence: SequenceFacts | None = None
+        said: Sequence[Single | Prediction] = ()
+        origin: StateFacts | None = None
+        with shield:
+            sequence = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
+        lengths = sequence.lengths if sequence is not None else ()
+        with shield:
+            said = self.traced.predictions(self.known, output, lengths or None)
+        with shield:
+            origin = self._origin(output, len(lengths) or len(said))
+        self._write(said, sequence, origin, end)
 
     def failed(self, error: BaseException) -> None:
         """Write the span of a call that raised."""
@@ -93,23 +137,12 @@ class Call(ComponentCall):
             self.recorder.finish_component(self, self.described.component, (), sequence, error=error)  # type: ignore[arg-type]
         self.layers.clear()
 
-    def _said(self, output: Any, lengths: Sequence[int]) -> Sequence[Single | Prediction]:
-        known, options = self.known, self.traced.options
-        if known.single is not None and len(lengths) == 1 and outputs.is_small(output):
-            rows = output.tolist()
-            row = rows[0] if len(rows) == 1 and isinstance(rows[0], list) else rows
-            if row and not isinstance(row[0], list):
-                if options.names is not None and len(row) != len(options.names):
-                    self.traced.check_labels(len(row))
-                return (known.single(row, options.names, options.temperature),)
-        return self.traced.predictions(known, output, lengths or None)
-
     def _write(
         self, said: Sequence[Single | Prediction], sequence: SequenceFacts | None, origin: StateFacts | None, end: int
     ) -> None:
         lengths = sequence.lengths if sequence is not None else ()
         one = said[0] if said else None
-        as_event = self.recorder.settings.span == "event" and ambient.SPAN_KEY in self.parent_context and self.real is None
+        as_event = self.recorder.as_event and self.real is None and ambient.SPAN_KEY in self.parent_context
         if len(lengths) <= 1 and len(said) <= 1 and not isinstance(one, Prediction) and (sequence is None or sequence.time_gap is None):
             finish = finish_as_event if as_event else finish_single
             length = lengths[0] if lengths else None

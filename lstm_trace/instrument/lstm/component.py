@@ -17,6 +17,7 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT
 from lstm_trace import ambient
 from lstm_trace import conventions as c
 from lstm_trace import recorder as recording
+from lstm_trace.ambient import SPAN_KEY
 from lstm_trace.calls import Described, Single
 from lstm_trace.facts import Component, Prediction
 from lstm_trace.guard import shield
@@ -99,26 +100,30 @@ class Traced:
 
     def begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], function: Any = None) -> Call | stream.SessionCall | None:
         """Open a call and make it current, or return None: then the user's code is called as if we were not there."""
-        with shield:
+        try:
             recorder = recording._default or recording.default_recorder()
             current = ambient.get()
             decision = recorder.will_record(current)
             if decision is False or is_apart():
                 return None
-            known = self.known(module, function)
+            known = self._known.get(id(module))
+            if known is None or known.alive() is not module:
+                known = self._learn(module, function)
             streamed = stream.current.get()
             if streamed is not None and streamed.covers(self, module):
                 return streamed.begin(known)
-            if self.options.session is not None or current:
+            if current or self.options.session is not None or _langchain is not None:
                 current = self._in_session(known, current, args, kwargs)
-            span: Any = current.get(ambient.SPAN_KEY)
+            span: Any = current.get(SPAN_KEY)
             parent = span.get_span_context() if span is not None else INVALID_SPAN_CONTEXT
             call = Call(self, known, recorder, current, parent, args, kwargs)
             if decision is None and not call.start().is_recording():
                 return None  # only now the sampler has said so
             call.enter()
-            return call
-        return None
+        except Exception as error:  # noqa: BLE001  the shield's own rule, without entering anything
+            shield.caught(error)
+            return None
+        return call
 
     def _in_session(self, known: Known, current: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context:
         """Return a context that carries the session: from the declared argument, else inherited, from baggage, or LangChain's thread id."""
@@ -206,15 +211,19 @@ def is_apart() -> bool:
     """Tell whether this call is no inference: torch records the code instead of running it (``jit.trace``, ``export``, a graph capture), or runs it a
     second time during backward for activation checkpointing.
     """
-    torch: Any = sys.modules.get("torch")
-    if torch is None:
-        return False
-    core = torch._C
-    return core._get_tracing_state() is not None or core._current_graph_task_id() != -1
+    global _tracing_state, _graph_task
+    if _graph_task is None:
+        torch: Any = sys.modules.get("torch")
+        if torch is None:
+            return False
+        _tracing_state, _graph_task = torch._C._get_tracing_state, torch._C._current_graph_task_id
+    return _graph_task() != -1 or _tracing_state() is not None
 
 
 _BAGGAGE_KEY: Any = getattr(baggage, "_BAGGAGE_KEY", None)
 _langchain: Any = None
+_tracing_state: Any = None
+_graph_task: Any = None
 
 
 def _on_langchain(module: Any) -> None:

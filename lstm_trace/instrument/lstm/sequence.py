@@ -29,6 +29,8 @@ class Source:
     padding_idx: int | None
     time_gap: Reader | None
     declared: bool
+    named: bool
+    """Something says where to look: a declaration, or a parameter's name."""
 
     @classmethod
     def of(cls, options: Options, arguments: Arguments, tree: Tree) -> Source:
@@ -46,7 +48,32 @@ class Source:
         else:
             inverted = isinstance(mask, str) and mask in read.PAD_MASK_NAMES
         padding_idx = options.padding_idx if options.padding_idx is not None else tree.padding_idx
-        return cls(arguments, tree, lengths, mask, inverted, padding_idx, options.time_gap, said)
+        named = said or lengths is not None or mask is not None or options.time_gap is not None
+        return cls(arguments, tree, lengths, mask, inverted, padding_idx, options.time_gap, said, named)
+
+    def read_one(self, args: tuple[Any, ...], kwargs: dict[str, Any], inner: LayerCall) -> tuple[int, LengthSource, int] | None:
+        """Return (length, source, padded length) of a call of one sequence of which nothing was declared; None: ``read`` it."""
+        if self.named or inner.cell or kwargs:
+            return None
+        shape = inner.value
+        axes = len(shape)
+        if axes == 3:
+            batch, steps = (shape[0], shape[1]) if inner.layer.batch_first else (shape[1], shape[0])
+            if batch != 1:
+                return None
+        elif axes == 2:
+            steps = shape[0]
+        else:
+            return None  # a PackedSequence has four parts
+        if self.padding_idx is None:
+            return steps, "shape", steps
+        ids = args[0].tolist()
+        row = ids[0] if len(ids) == 1 else ids
+        if len(row) != steps or type(row[0]) is not int:
+            return None
+        while steps and row[steps - 1] == self.padding_idx:
+            steps -= 1
+        return steps, "padding", len(row)
 
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any], inner: LayerCall | None = None) -> SequenceFacts | None:
         """Return the lengths of one call, or None where nothing passed in has any.
@@ -95,11 +122,12 @@ class Source:
 
     def _batch_leads(self, value: Any, inner: LayerCall | None) -> bool:
         """Tell whether a (batch, time) or (time, batch) tensor has its batch in front: what went into the layer settles it."""
-        if inner is not None and inner.batch is not None and value.ndim > 1:
+        layout = inner.layout() if inner is not None and value.ndim > 1 else None
+        if layout is not None:
             first, second = int(value.shape[0]), int(value.shape[1])
-            if (first, second) == (inner.batch, inner.steps) != (second, first):
+            if (first, second) == layout != (second, first):
                 return True
-            if (second, first) == (inner.batch, inner.steps) != (first, second):
+            if (second, first) == layout != (first, second):
                 return False
         return self.tree.batch_first is not False
 
@@ -112,8 +140,10 @@ class Source:
         return shaped is None or rows == len(shaped.lengths)
 
     def _shape(self, kind: _Kind, value: Any, inner: LayerCall | None) -> SequenceFacts | None:
-        if inner is not None and inner.batch is not None and (kind != "tensor" or inner.batch == 1 or inner.batch in value.shape[:2]):
-            return SequenceFacts((inner.steps,) * inner.batch, "shape", inner.steps)
+        layout = inner.layout() if inner is not None else None
+        if layout is not None and (kind != "tensor" or layout[0] in value.shape[:2] or layout == (1, *value.shape[:1])):
+            batch, steps = layout
+            return SequenceFacts((steps,) * batch, "shape", steps)
         if kind == "list":
             if value and isinstance(value[0], (list, tuple)):
                 lengths = tuple(len(each) for each in value)

@@ -25,33 +25,41 @@ _HOMES: Final = {
 
 
 class LayerCall:
-    """One recurrent layer inside one component call: the layout of its input, and its states."""
+    """One recurrent layer inside one component call: what it was given, and the state that it handed out (h, or (h, c))."""
 
-    __slots__ = ("batch", "cell", "fresh", "keys", "layer", "packed", "out", "steps")
+    __slots__ = ("calls", "cell", "keys", "layer", "out", "value")
 
-    def __init__(self, layer: Any, value: Any, state: Any, *, cell: bool) -> None:
+    def __init__(self, layer: Any, value: Any, keys: list[int] | None, cell: bool) -> None:
         self.layer = layer
+        self.value = value
+        """The input's shape, or its PackedSequence."""
+        self.keys = keys
+        """What identifies the state that was passed in; FRESH where none was."""
         self.cell = cell
+        self.calls = 1
         self.out: Any = None
-        """The state that it handed out: h, or (h, c)."""
-        self.fresh = state is None
-        # Read now: the component may write the next state into the same tensor.
-        self.keys = None if state is None else keys_of(state, cell=cell)
-        self.packed: Any = None
-        self.batch: int | None = None
-        self.steps = 1
-        if cell:
-            shape = value.shape
-            self.batch = int(shape[0]) if len(shape) > 1 else 1
-        elif isinstance(value, tuple):
-            self.packed = value
-        else:
-            shape = value.shape
-            if len(shape) == 2:
-                self.batch, self.steps = 1, int(shape[0])
-            else:
-                first, second = int(shape[0]), int(shape[1])
-                self.batch, self.steps = (first, second) if layer.batch_first else (second, first)
+
+    @property
+    def fresh(self) -> bool:
+        """No state was passed in."""
+        return self.keys is FRESH
+
+    @property
+    def packed(self) -> Any:
+        """The PackedSequence that was passed in, if it was one."""
+        return self.value if hasattr(self.value, "batch_sizes") else None
+
+    def layout(self) -> tuple[int, int] | None:
+        """Return (batch, steps) of a padded input: what the component made of what it was given."""
+        shape = self.value
+        if hasattr(shape, "batch_sizes"):
+            return None
+        if self.cell:
+            return (int(shape[0]) if len(shape) > 1 else 1), self.calls
+        if len(shape) == 2:
+            return 1, int(shape[0])
+        first, second = int(shape[0]), int(shape[1])
+        return (first, second) if self.layer.batch_first else (second, first)
 
 
 def install() -> None:
@@ -80,14 +88,15 @@ def _watched(cls: Any, *, cell: bool) -> Any:
     from torch.compiler import is_dynamo_compiling
 
     owner: Any = torch.nn.Module
+    current = ambient.get
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         if is_dynamo_compiling():
             return owner.__call__(self, *args, **kwargs)
-        call: Any = ambient.get().get(WATCH_KEY)
+        call: Any = current().get(WATCH_KEY)
         if call is None:
             return owner.__call__(self, *args, **kwargs)
-        seen = _before(call, self, args, kwargs, cell)
+        seen = _before(call.layers, self, args, kwargs, cell)
         output = owner.__call__(self, *args, **kwargs)
         if seen is not None:
             seen.out = output if cell else output[1]
@@ -97,21 +106,28 @@ def _watched(cls: Any, *, cell: bool) -> Any:
     return __call__
 
 
-def _before(call: Any, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], cell: bool) -> LayerCall | None:
-    with shield:
-        layers: list[LayerCall] = call.layers
+def _before(layers: list[LayerCall], layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], cell: bool) -> LayerCall | None:
+    try:
         if cell:
             for known in layers:
                 if known.layer is layer:
-                    known.steps += 1
+                    known.calls += 1
                     return known
         if len(layers) >= _LAYERS_A_CALL:
             return None
         value = args[0] if args else kwargs["input"]
-        seen = LayerCall(layer, value, args[1] if len(args) > 1 else kwargs.get("hx"), cell=cell)
+        state = args[1] if len(args) > 1 else kwargs.get("hx")
+        # The state is read now: the component may write the next one into the same tensor.
+        keys = FRESH if state is None else keys_of(state, cell=cell)
+        seen = LayerCall(layer, value if isinstance(value, tuple) else value.shape, keys, cell)
         layers.append(seen)
-        return seen
-    return None
+    except Exception as error:  # noqa: BLE001  the shield's own rule, without entering anything
+        shield.caught(error)
+        return None
+    return seen
 
 
-__all__ = ["LayerCall", "install"]
+FRESH: Final[list[int]] = []
+"""Stands for the keys of a state that was not passed in."""
+
+__all__ = ["FRESH", "LayerCall", "install"]
