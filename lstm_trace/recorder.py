@@ -579,7 +579,8 @@ class Recorder:
         )
         live.enter(span, trace.get_current_span(parent).get_span_context())
         facts = upstream.with_facts(parent, {c.EVALUATION_JUDGE_NAME: name})
-        return OpenEvaluation(where, span, trace.set_span_in_context(span, facts))
+        # A stand-in with the same ids: some evaluators write on the current span, an outage as score 0.0 among other things.
+        return OpenEvaluation(where, span, trace.set_span_in_context(NonRecordingSpan(span.get_span_context()), facts))
 
     def finish_evaluation(self, opened: OpenEvaluation, evaluation: Evaluation, copies: Mapping[str, Any] | None = None) -> None:
         """End an evaluation with its judgement."""

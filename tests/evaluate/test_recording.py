@@ -130,3 +130,19 @@ def test_the_callers_own_span_is_current_again_afterwards(traced: Traced) -> Non
 def test_a_bad_reference_is_refused() -> None:
     with pytest.raises(ValueError, match="traceparent"):
         evaluate_and_record("yesterday", GroundTruthMatch(), response="a", expected_response="a")
+
+
+class Meddling:
+    """An evaluator that writes on whatever span is current, as fi.evals does: an outage as score 0.0."""
+
+    name = "meddling"
+
+    def evaluate(self, **_: Any) -> EvaluationResult:
+        trace.get_current_span().set_attribute(c.EVALUATION_SCORE, 0.0)
+        raise ConnectionError
+
+
+def test_an_evaluator_cannot_write_on_its_own_span(traced: Traced) -> None:
+    evaluate_and_record(REF, Meddling())
+    facts = attributes(traced, "evaluate meddling")
+    assert (facts[c.EVALUATION_STATUS], facts.get(c.EVALUATION_SCORE)) == ("error", None)
