@@ -18,6 +18,7 @@ from urllib.request import getproxies
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from lstm_trace.export.endpoint import Target
+from lstm_trace.guard import shield
 
 _log = logging.getLogger("lstm_trace")
 
@@ -30,6 +31,10 @@ _PENDING: Final = 32
 _FIRST_PATIENCE: Final = 5.0
 """Seconds that a receiver which was never met gets to come up, as beside us in the same compose file."""
 _RETRY_FIRST, _RETRY_LAST = 5.0, 60.0
+
+
+Said = set[tuple[str, str]]
+"""(host, signal) that have spoken up, shared by the couriers of one configuration: one line a receiver, not three."""
 
 
 class _HeldBack(logging.Filter):
@@ -65,14 +70,12 @@ class Courier:
     batches again. After a failure nothing is tried for 5 seconds, then 10, 20 … 60.
     """
 
-    def __init__(
-        self, target: Target, connect: Callable[[], Any], undelivered: Callable[[Any], None], *, fate: str, said: set[str]
-    ) -> None:
+    def __init__(self, target: Target, connect: Callable[[], Any], undelivered: Callable[[Any], None], *, fate: str, said: Said) -> None:
         self._target = target
         self._connect = connect
         self._undelivered = undelivered
         self._fate = fate
-        # Signals that have spoken up, shared by the couriers of one configuration: one line an endpoint, not three.
+        self._host = target.url if target.address is None else "{}:{}".format(*target.address)
         self._said = said
         self._exporter: Any = None
         self._failures = 0
@@ -129,8 +132,8 @@ class Courier:
                 return
             self._closing = True
             self._changed.notify_all()
-        # Where this endpoint failed spans already, an exit waits no second time for it.
-        done = self.drain(0.0 if self._target.signal != "traces" and "traces" in self._said else seconds)
+        # Where this receiver failed spans already, an exit waits no second time for it.
+        done = self.drain(0.0 if self._target.signal != "traces" and (self._host, "traces") in self._said else seconds)
         exporter = self._exporter
         if exporter is not None:
             with suppress(Exception):
@@ -165,11 +168,14 @@ class Courier:
                     # close() may have taken the batch back in the meantime.
                     self._returning = not delivered and self._current is batch
                     self._current = None
-                if self._returning:
-                    self._undelivered(batch)
-                with changed:
-                    self._returning = False
-                    changed.notify_all()
+                try:
+                    if self._returning:
+                        with shield:
+                            self._undelivered(batch)
+                finally:
+                    with changed:
+                        self._returning = False
+                        changed.notify_all()
 
     def _deliver(self, batch: Any, noise: _HeldBack) -> bool:
         noise.text = ""
@@ -202,20 +208,23 @@ class Courier:
                     raise refusal
 
     def _speak(self, reason: str) -> None:
-        signal = self._target.signal
-        # The line about spans is the one that says where they went; the other signals stay silent where something was said already.
-        if signal in self._said or (self._said and signal != "traces"):
+        target, me = self._target, (self._host, self._target.signal)
+        # The line about spans is the one that says where they went; the other signals are silent where one about their host was said.
+        if me in self._said or (target.signal != "traces" and any(host == self._host for host, _ in self._said)):
             return
-        self._said.add(signal)
-        what = "spans" if signal == "traces" else signal
-        target = self._target
-        _log.warning("%s does not take %s (%s%s): they are %s until it does", target.shown, what, reason, target.hint, self._fate)
+        self._said.add(me)
+        _log.warning("%s does not take %s (%s%s): they are %s until it does", target.shown, self._what, reason, target.hint, self._fate)
 
     def _recovered(self) -> None:
-        if self._failures and self._target.signal in self._said:
-            self._said.discard(self._target.signal)
-            _log.warning("%s takes %s again", self._target.shown, "spans" if self._target.signal == "traces" else self._target.signal)
+        me = (self._host, self._target.signal)
+        if self._failures and me in self._said:
+            self._said.discard(me)
+            _log.warning("%s takes %s again", self._target.shown, self._what)
         self._failures, self._met = 0, True
+
+    @property
+    def _what(self) -> str:
+        return "spans" if self._target.signal == "traces" else self._target.signal
 
 
 def _refusal(address: tuple[str, int]) -> OSError | None:

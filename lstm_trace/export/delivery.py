@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult,
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from lstm_trace.export.courier import Courier
+from lstm_trace.export.courier import Courier, Said
 from lstm_trace.export.endpoint import Target, connect
 from lstm_trace.export.otlp_json import StoreExporter
 
@@ -30,7 +30,7 @@ class DeliveringSpanExporter(SpanExporter):
     With ``keep_all`` every span is written to the store first, and a failed delivery costs nothing more. Without a store they are dropped.
     """
 
-    def __init__(self, target: Target, store: StoreExporter | None, *, keep_all: bool, said: set[str]) -> None:
+    def __init__(self, target: Target, store: StoreExporter | None, *, keep_all: bool, said: Said) -> None:
         self._store = store
         self._keep_all = keep_all
         fate = f"kept in {store.store}" if store is not None else "dropped"
@@ -96,9 +96,10 @@ class PromptLogProcessor(BatchLogRecordProcessor):
 class DeliveringMetricExporter(MetricExporter):
     """Deliver metrics to ``target``; what cannot be delivered is dropped: the next collection of a cumulative metric contains it."""
 
-    def __init__(self, target: Target, *, said: set[str]) -> None:
-        inner = connect(target)  # the temporality that the environment asks for is known to the exporter only
-        super().__init__(preferred_temporality=inner._preferred_temporality, preferred_aggregation=inner._preferred_aggregation)
+    def __init__(self, target: Target, *, said: Said) -> None:
+        asked = connect(target)  # which temporality the environment asks for is known to the exporter only
+        super().__init__(preferred_temporality=asked._preferred_temporality, preferred_aggregation=asked._preferred_aggregation)
+        asked.shutdown()  # the courier makes its own, and another after a fork
         fate = "dropped (OTEL_METRICS_EXPORTER=none stops them)"
         self._courier = Courier(target, lambda: connect(target), _dropped, fate=fate, said=said)
 
@@ -118,7 +119,7 @@ class DeliveringMetricExporter(MetricExporter):
 class DeliveringLogExporter(LogRecordExporter):
     """Deliver log records to ``target``; what cannot be delivered is dropped."""
 
-    def __init__(self, target: Target, *, said: set[str]) -> None:
+    def __init__(self, target: Target, *, said: Said) -> None:
         self._courier = Courier(target, lambda: connect(target), _dropped, fate="dropped (OTEL_LOGS_EXPORTER=none stops them)", said=said)
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:

@@ -50,13 +50,13 @@ class Target:
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Host and port to connect to, or None where the URL does not say (a gRPC target such as ``unix:/run/otlp``)."""
+        """Host and port to connect to, or None where the URL does not say (``unix:/run/otlp``, gRPC without a port)."""
         if not self.url.startswith(("http://", "https://")):
             bare = _BARE.match(self.url)
             return (bare[1].strip("[]"), int(bare[2])) if bare else None
         parts = urlsplit(self.url)
-        default = 4317 if self.protocol == "grpc" else 443 if parts.scheme == "https" else 80
-        return parts.hostname or "", parts.port or default
+        port = parts.port or (None if self.protocol == "grpc" else 443 if parts.scheme == "https" else 80)
+        return (parts.hostname, port) if parts.hostname and port else None
 
     @property
     def hint(self) -> str:

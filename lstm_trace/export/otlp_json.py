@@ -23,6 +23,7 @@ from opentelemetry.trace import Link, SpanContext
 
 from lstm_trace.errors import BadInput
 from lstm_trace.export.line_file import LineFile, usable
+from lstm_trace.guard import shield
 from lstm_trace.settings import Settings
 
 _log = logging.getLogger("lstm_trace")
@@ -273,9 +274,14 @@ class StoreExporter(SpanExporter):
         """Append ``spans`` as one line; never raises for what the disk does."""
         if self._closed:
             return SpanExportResult.FAILURE
+        lines: list[tuple[bytes, int]] = []
+        with shield:
+            lines = encode_lines(spans)
+        if not lines:
+            return SpanExportResult.FAILURE if spans else SpanExportResult.SUCCESS
         written = 0
         try:
-            for line, count in encode_lines(spans):
+            for line, count in lines:
                 self._file.append(line)
                 written += count
         except OSError as error:

@@ -14,6 +14,7 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from lstm_trace.errors import BadInput
+from lstm_trace.export.courier import Said
 from lstm_trace.export.delivery import DeliveringLogExporter, DeliveringMetricExporter, DeliveringSpanExporter
 from lstm_trace.export.endpoint import PREFIX, BadVariable, Signal, Target, resolve, wanted
 from lstm_trace.export.otlp_json import StoreExporter
@@ -76,7 +77,7 @@ def _problem_of_spans(endpoint: str | None, environ: Mapping[str, str]) -> str |
     return None
 
 
-def span_exporters(route: SpanRoute, said: set[str]) -> list[SpanExporter]:
+def span_exporters(route: SpanRoute, said: Said) -> list[SpanExporter]:
     """Make the exporters of ``route``; ``said`` is shared by all signals, so that one line is said an endpoint."""
     exporters: list[SpanExporter] = []
     if route.target is not None:
@@ -86,7 +87,7 @@ def span_exporters(route: SpanRoute, said: set[str]) -> list[SpanExporter]:
     return exporters + [kind() for kind in _load("opentelemetry_traces_exporter", "OTEL_TRACES_EXPORTER", route.names)]
 
 
-def metric_readers(endpoint: str | None, environ: Mapping[str, str], said: set[str]) -> list[MetricReader]:
+def metric_readers(endpoint: str | None, environ: Mapping[str, str], said: Said) -> list[MetricReader]:
     """Make a reader for each metrics exporter asked for: none without an OTLP endpoint, so that instruments cost next to nothing."""
     target, names = _other_signal("metrics", endpoint, environ)
     exporters: list[Any] = []
@@ -99,7 +100,7 @@ def metric_readers(endpoint: str | None, environ: Mapping[str, str], said: set[s
     return [each if isinstance(each, MetricReader) else PeriodicExportingMetricReader(each) for each in exporters]
 
 
-def log_exporters(endpoint: str | None, environ: Mapping[str, str], said: set[str]) -> list[LogRecordExporter]:
+def log_exporters(endpoint: str | None, environ: Mapping[str, str], said: Said) -> list[LogRecordExporter]:
     """Make the exporters of log records asked for: none without an OTLP endpoint."""
     target, names = _other_signal("logs", endpoint, environ)
     exporters: list[LogRecordExporter] = [DeliveringLogExporter(target, said=said)] if target is not None else []

@@ -231,7 +231,7 @@ def test_the_environments_headers_are_sent(
 def test_metrics_stay_silent_about_an_endpoint_that_spans_spoke_of(
     caplog: pytest.LogCaptureFixture, tmp_path: Path, spans: list[ReadableSpan]
 ) -> None:
-    url, said = _closed_port(), set[str]()
+    url, said = _closed_port(), set[tuple[str, str]]()
     of_spans = DeliveringSpanExporter(resolve("traces", url, {}), StoreExporter(tmp_path), keep_all=False, said=said)
     of_metrics = DeliveringMetricExporter(resolve("metrics", url, {}), said=said)
     of_spans.export(spans)

@@ -50,7 +50,7 @@ def test_the_url_of_spans(endpoint: str | None, environ: dict[str, str], url: st
         ("https://host", "http/protobuf", ("host", 443)),
         ("http://host:4318/v1/traces", "http/protobuf", ("host", 4318)),
         ("http://[::1]:4318", "http/protobuf", ("::1", 4318)),
-        ("http://host", "grpc", ("host", 4317)),
+        ("http://host", "grpc", None),
         ("host:4317", "grpc", ("host", 4317)),
         ("unix:/run/otlp.sock", "grpc", None),
         ("dns:///host:4317", "grpc", None),
