@@ -174,6 +174,8 @@ def _sampler(given: Sampler | float | None) -> Sampler | None:
 def _join(settings: Settings, **given: Any) -> Providers:
     from opentelemetry import _logs, metrics, trace
 
+    from lstm_trace.instrument.processor import add_upstream_processor
+
     unused = [f"{name}=" for name, value in given.items() if value is not None]
     if unused:
         _log.warning(
@@ -181,21 +183,8 @@ def _join(settings: Settings, **given: Any) -> Providers:
             ", ".join(unused),
         )
     provider = trace.get_tracer_provider()
-    _add_upstream(provider, settings)
+    add_upstream_processor(provider, settings)
     return Providers(provider, metrics.get_meter_provider(), _logs.get_logger_provider(), settings)
-
-
-def _add_upstream(provider: Any, settings: Settings) -> None:
-    from lstm_trace.upstream import UpstreamProcessor
-
-    add = getattr(provider, "add_span_processor", None)
-    if add is None:
-        _log.info("%s takes no span processors: upstream facts stand on the spans of lstm-trace only", type(provider).__name__)
-        return
-    # The SDK does not list its processors in public; without the list a second processor would cost time and change nothing.
-    present = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ())
-    if not any(isinstance(processor, UpstreamProcessor) for processor in present):
-        add(UpstreamProcessor(release=settings.release, read_baggage=settings.baggage))
 
 
 # --- An application without ------------------------------------------------------------------------------------------------
@@ -217,6 +206,7 @@ def _set_up(
     from lstm_trace.export.courier import Said
     from lstm_trace.export.delivery import PromptLogProcessor, PromptSpanProcessor
     from lstm_trace.export.routes import log_exporters, metric_readers, span_exporters, span_route
+    from lstm_trace.instrument.processor import add_upstream_processor
 
     environ = dict(os.environ)
     said: Said = set()
@@ -225,7 +215,7 @@ def _set_up(
     exit_is_ours: Mapping[str, Any] = {"resource": resource, "shutdown_on_exit": False}
 
     tracer_provider = TracerProvider(sampler=sampler, **exit_is_ours)
-    _add_upstream(tracer_provider, settings)
+    add_upstream_processor(tracer_provider, settings)
     for exporter in span_exporters(route, said):
         tracer_provider.add_span_processor(PromptSpanProcessor(exporter))  # pyright: ignore[reportArgumentType]
     trace.set_tracer_provider(tracer_provider)
