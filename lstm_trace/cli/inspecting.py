@@ -135,14 +135,14 @@ def report(
 
 
 def _print(format: Format, shown: Any, plain: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print a result in the chosen form. Text that is not for a terminal is as wide as its table."""
+    """Print a result in the chosen form. Text that is not for a terminal is never wrapped."""
     from rich.console import Console
 
     from lstm_trace.report.plain import as_csv, as_json
 
     if format is Format.table:
         console = Console()
-        (console if console.is_terminal else Console(width=160)).print(shown)
+        (console if console.is_terminal else Console(width=1000)).print(shown)
     else:
         typer.echo(as_json(plain) if format is Format.json else as_csv(rows), nl=format is Format.json)
 

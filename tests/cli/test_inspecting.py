@@ -1,0 +1,153 @@
+"""The reading commands on a store on disk: what they print, and how they refuse."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lstm_trace.cli import main
+from lstm_trace.store import store_of
+from tests.analyse.incidents import COHORTS, Ids, World, rows, simulate
+
+RANDOM = np.random.default_rng(11)
+V1 = simulate(World(), 700, RANDOM)
+V2 = simulate(replace(World(), classifier=(0.03, 0.03, 0.03, 0.1, 0.6)), 700, RANDOM)
+HOSTILE = "\x1b[31m[bold]<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    ids = Ids()
+    made = [*rows(V1, "v1", ids), *rows(V2, "v2", ids)]
+    made[2] |= {"name": HOSTILE, "model": HOSTILE, "branch": HOSTILE}
+    path = tmp_path_factory.mktemp("store") / "spans.parquet"
+    with store_of(made) as store:
+        store.spans.to_parquet(path)
+    return str(path)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*words):
+        monkeypatch.setattr("sys.argv", ["lstm-trace", *words])
+        monkeypatch.setenv("COLUMNS", "160")
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capsys.readouterr()
+        return left.value.code, out, err
+
+    return call
+
+
+def test_cohorts_as_json_has_the_promised_shape(run, address):
+    status, out, err = run("cohorts", address, "--evaluation", "answer_quality", "--format", "json")
+    assert (status, err) == (0, "")
+    table = json.loads(out)
+    assert (table["traces"], table["spans"]) == (1400, 9800)
+    assert table["skipped"] == {"malformed": 0, "duplicate": 0}
+    promised = {
+        "release", "cohort", "evaluation", "n", "failed", "errors", "fail_rate", "ci_low", "ci_high", "confidence_mean", "latency_p50_s",
+        "latency_p99_s", "escalation_rate", "thumbs_down_rate", "input_tokens_mean", "output_tokens_mean",
+    }  # fmt: skip
+    assert all(promised <= set(row) for row in table["rows"])
+    n = {(row["release"], row["cohort"]): (row["n"], row["failed"]) for row in table["rows"]}
+    for release, outcomes in (("v1", V1), ("v2", V2)):
+        for index, cohort in enumerate(COHORTS):
+            inside = outcomes.cohort == index
+            assert n[release, cohort] == (inside.sum(), outcomes.failed[inside].sum())
+
+
+def test_cohorts_as_csv_and_table_say_the_same(run, address):
+    _, out, _ = run("cohorts", address, "--by", "release", "--evaluation", "answer_quality", "--format", "csv")
+    assert [(row["release"], row["n"]) for row in csv.DictReader(io.StringIO(out))] == [("v1", "700"), ("v2", "700")]
+    _, out, _ = run("cohorts", address, "--by", "release", "--evaluation", "answer_quality")
+    assert [line.split()[:2] for line in out.splitlines()[1:3]] == [["v1", "700"], ["v2", "700"]]
+
+
+def test_diagnose_as_json_has_the_promised_shape(run, address):
+    status, out, _ = run("diagnose", address, "--baseline", "v1", "--candidate", "v2", "--format", "json")
+    verdict = json.loads(out)
+    assert status == 0
+    assert {"baseline", "candidate", "outcome", "n", "change_pp", "verdict", "components", "where", "notes", "exemplars"} <= set(verdict)
+    assert verdict["verdict"] == ["classifier"]
+    assert verdict["n"] == {"baseline": 700, "candidate": 700}
+    for part in verdict["components"]:
+        assert {"name", "contribution_pp", "ci_low", "ci_high", "flagged"} <= set(part)
+    assert {"component", "cohort", "baseline", "candidate"} == set(verdict["where"][0])
+
+
+def test_fail_on_leaves_with_one(run, address):
+    arguments = ("diagnose", address, "--baseline", "v1", "--candidate", "v2", "--fail-on")
+    assert run(*arguments, "any")[0] == 1
+    assert run(*arguments, "mix,retrieval")[0] == 0
+    assert run("cohorts", address, "--evaluation", "answer_quality", "--fail-on", "0.2")[0] == 1
+    assert run("cohorts", address, "--evaluation", "answer_quality", "--fail-on", "0.9")[0] == 0
+
+
+def test_show_prints_the_facts_and_the_scores_and_disarms_strings(run, address):
+    status, out, _ = run("show", address, "0" * 31 + "1")
+    assert status == 0
+    for fact in ("confidence 0.", "steps", "cohort", "step 1 classify", "800 → 90 tokens", "answer_quality", "ground_truth_match"):
+        assert fact in out
+    assert "\x1b" not in out
+    assert "\\x1b[31m[bold]<script>" in out
+
+
+def test_show_takes_a_traceparent_and_the_start_of_an_id(run, address):
+    trace_id = "0" * 31 + "1"
+    whole = json.loads(run("show", address, trace_id, "--format", "json")[1])
+    assert whole["trace_id"] == trace_id
+    assert [span["name"] for span in whole["spans"]] == ["chain claims", "lstm intent", HOSTILE]
+    assert json.loads(run("show", address, f"00-{trace_id}-{1:016x}-01", "--format", "json")[1]) == whole
+    status, _, err = run("show", address, "0000")
+    assert status == 2
+    assert "is the start of several ids" in err
+
+
+def test_report_is_one_page_without_live_markup(run, address, tmp_path):
+    page = tmp_path / "report.html"
+    status, _, _ = run("report", address, "-o", str(page), "--trace-url", "http://localhost:16686/trace/{trace_id}")
+    text = page.read_text()
+    assert status == 0
+    assert "Classifier made it worse" in text
+    assert "<script" not in text
+    assert page.stat().st_size < 2_000_000
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cohorts", "{missing}"], "no such file or folder"),
+        (["cohorts", "{store}", "--by", "colour"], "cannot group by 'colour'"),
+        (["cohorts", "{store}", "--edges", "8,4"], "--edges '8,4'"),
+        (["cohorts", "{store}", "--edges", "x"], "--edges 'x'"),
+        (["cohorts", "{store}", "--since", "yesterday"], "--since 'yesterday': accepted is an ISO 8601 moment"),
+        (["cohorts", "{store}", "--format", "xml"], "xml"),
+        (["cohorts", "{store}", "--evaluation", "nothing"], "evaluation 'nothing' is not in"),
+        (["show", "{store}", "zz"], "trace 'zz': accepted is a trace id"),
+        (["show", "{store}", "ab" * 16], "is not in"),
+        (["diagnose", "{store}", "--baseline", "v1", "--candidate", "v7"], "release 'v7' is not in"),
+        (
+            ["diagnose", "{store}", "--baseline", "v1", "--candidate", "v2", "--mechanism", "x"],
+            "--mechanism 'x': accepted is NAME=EVALUATION",
+        ),
+        (["diagnose", "{store}", "--baseline", "v1", "--candidate", "v2", "--fail-on", "llm"], "--fail-on 'llm'"),
+        (["diagnose", "{store}", "--baseline", "v1"], "--candidate"),
+        (["report", "{store}", "-o", "{folder}"], "is a folder"),
+        (["report", "{store}", "--trace-url", "javascript:alert(1)//{trace_id}"], "accepted is an http or https address"),
+    ],
+)
+def test_bad_input_is_one_line_and_two(run, address, tmp_path, words, message):
+    places = {"store": address, "missing": str(tmp_path / "none"), "folder": str(tmp_path)}
+    filled = [places.get(word.strip("{}"), word) if word.startswith("{") else word for word in words]
+    status, out, err = run(*filled)
+    assert status == 2
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert message in err
