@@ -20,19 +20,25 @@ def evaluations_of(spans: Any, *, events: bool = True) -> Any:
 
     ``events=False`` leaves the events unread where it is known that none of them is an evaluation.
     """
-    rows = of_spans(spans)
-    return latest(rows.union(of_events(spans)) if events else rows)
+    rows = by_age(spans, events=events)
+    return rows.filter(rows.age == 0).select([column.name for column in EVALUATION_COLUMNS])
 
 
-def latest(rows: Any) -> Any:
-    """Of evaluations with equal identifiers the latest. One without an identifier is known by what makes up ours: target, name, version."""
+def by_age(spans: Any, *, events: bool = True) -> Any:
+    """Every evaluation ever recorded, with its ``age`` among those of equal identifier (0: the latest) and whether it ``is_event``.
+
+    One without an identifier is known by what makes up ours (target, name, version) and its annotator.
+    """
     import ibis
 
+    rows = of_spans(spans).mutate(is_event=False)
+    if events:
+        rows = rows.union(of_events(spans).mutate(is_event=True))
     made_up = _joined(rows.target_trace_id, rows.target_span_id, rows.evaluation_name, rows.version, rows.annotator)
     known_as = ibis.coalesce(rows.identifier, made_up)
-    newest_first = [ibis.coalesce(rows.time_ns, 0).desc(), rows.span_id.desc()]
-    rows = rows.mutate(age=ibis.row_number().over(ibis.window(group_by=known_as, order_by=newest_first)))
-    return rows.filter(rows.age == 0).drop("age")
+    # At one time the span before the event: both were written by one evaluation, and the span says more.
+    newest_first = [ibis.coalesce(rows.time_ns, 0).desc(), rows.is_event, rows.span_id.desc()]
+    return rows.mutate(age=ibis.row_number().over(ibis.window(group_by=known_as, order_by=newest_first)))
 
 
 def of_spans(spans: Any) -> Any:

@@ -13,27 +13,34 @@ from lstm_trace.store.opened import ACCEPTED, Store
 from lstm_trace.store.parquet import open_files
 from lstm_trace.store.spool import Spool, tables_of
 
-_READABLE = ("json", "protobuf", "framed")
+_READABLE = ("json", "protobuf", "framed", "parquet")
 
 
 def open_path(address: str, path: Path) -> Store:
     """Open the file or folder at ``path``. Raises BadInput, see ``open_store``."""
     files, unreadable = _looked_at(address, path)
+    ready = [file for file, sniffed in files if sniffed.form == "parquet"]
+    others = [(file, sniffed) for file, sniffed in files if sniffed.form != "parquet"]
     tally = Tally()
     spool = Spool()
     try:
-        spool.fill(tables_of(_blocks(files, tally), tally))
+        try:
+            if others:
+                spool.fill(tables_of(_blocks(others, tally), tally))
+        except OSError as error:
+            where = f"no room to unpack it in {spool.folder.parent} ({error.strerror or error}); TMPDIR names another folder"
+            raise BadInput(f"{address}: {where}") from None
         skipped = {"malformed": tally.malformed, "other_signals": tally.other_signals, "unreadable": unreadable}
         skipped = {name: count for name, count in skipped.items() if count}
-        if not spool.rows:
+        if not (spool.rows or ready):
             raise BadInput(_no_spans(address, skipped))
         return open_files(
             address,
-            [spool.file],
+            [*ready, *([spool.file] if spool.rows else [])],
             skipped,
             scratch=spool.folder,
             closing=spool.close,
-            evaluation_events=tally.evaluation_events > 0,
+            evaluation_events=bool(ready) or tally.evaluation_events > 0,
         )
     except BaseException:
         spool.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
@@ -44,6 +44,16 @@ class Store:
     def trace(self, trace_id: str) -> Any:
         """The spans of one trace, earliest first; no rows when the store does not hold it. ``trace_id``: hex, in either case."""
         return self.spans.filter(self.spans.trace_id == trace_id.strip().lower()).order_by("start_ns", "span_id")
+
+    def batches(self, rows: int) -> Iterator[Any]:
+        """The spans as Arrow record batches of about ``rows`` rows, without ever holding them all."""
+        if self.connection.name != "duckdb":
+            yield from self.spans.to_pyarrow_batches(chunk_size=rows)
+            return
+        # Not through ibis: it calls a method that DuckDB 2 no longer has. A cursor, so that the reader may stay open beside other queries.
+        relation = self.connection.con.cursor().sql(self.connection.compile(self.spans))
+        read = relation.to_arrow_reader if hasattr(relation, "to_arrow_reader") else relation.fetch_record_batch
+        yield from read(rows)
 
     def close(self) -> None:
         """Free what the store holds. Its tables cannot be used afterwards."""

@@ -18,9 +18,10 @@ def open_store(address: str | os.PathLike[str]) -> Store:
     text = os.fspath(address)
     if not text:
         raise BadInput(f"an empty address names no store; a store is {ACCEPTED}")
-    scheme = text.partition("://")[0]
+    # Error messages are one line, whatever a file is called.
+    shown = text if text.isprintable() else repr(text)
     if "://" in text:
-        raise BadInput(f"{text}: no store has addresses of the form {scheme}://; a store is {ACCEPTED}")
+        raise BadInput(f"{shown}: no store has addresses of the form {shown.partition('://')[0]}://; a store is {ACCEPTED}")
     from lstm_trace.store.local import open_path
 
-    return open_path(text, Path(text).expanduser())
+    return open_path(shown, Path(text).expanduser())

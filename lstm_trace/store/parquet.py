@@ -1,24 +1,29 @@
 """Parquet files of the canonical spans table as an open store, read where they lie.
 
-``convert`` writes them, and every reader of other files spools through one. Two columns of a converted file are not in the spans table:
-``superseded`` marks the evaluation spans that a later one of equal identifier replaces, and ``judgements`` holds the evaluations that stand
-as events. With them, and the file's own word that each span is in it once, opening a converted file reads nothing but its footer.
+``convert`` writes them, and every reader of other files spools through one. A converted file says in its metadata that each span is in
+it once, and which of its evaluation spans a later one replaces (``SUPERSEDED``): opening it reads nothing but its footer.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from lstm_trace.errors import BadInput
-from lstm_trace.store.evaluations import evaluations_of
-from lstm_trace.store.opened import Store
+from lstm_trace.store.evaluations import evaluations_of, of_spans
+from lstm_trace.store.opened import ACCEPTED, Store
 from lstm_trace.store.schema import COLUMNS, spans_schema
 
 EACH_ONCE: Final = b"lstm_trace.each_once"
-"""Key of a converted file's metadata."""
+"""Key of a converted file's metadata; its value is the JSON of what was skipped on the way."""
+LATEST_MARKED: Final = b"lstm_trace.latest_marked"
+"""Key of a converted file's metadata: every evaluation that counts is a span of its own, and not ``SUPERSEDED``."""
+SUPERSEDED: Final = "superseded"
+"""Column of a converted file, beside those of the spans table: a later evaluation has this span's identifier."""
 
 
 def open_files(
@@ -40,14 +45,50 @@ def open_files(
         closing()
 
     try:
+        promises = _promises(address, files)
         _create_view(connection.con, address, files)
-        duplicate = _drop_repeated(connection.con)
+        counts = {"malformed": 0, "duplicate": 0, **promises.skipped}
+        for name, count in skipped.items():
+            counts[name] = counts.get(name, 0) + count
+        if not promises.each_once:
+            counts["duplicate"] += _drop_repeated(connection.con)
         spans = connection.table("spans")
+        if not _one(connection.con, "select count(*) from spans"):
+            raise BadInput(f"{address}: holds no span; a store is {ACCEPTED}")
+        if promises.latest_marked:
+            columns = ", ".join(column.name for column in COLUMNS)
+            live = f"select {columns} from given where evaluation_name is not null and {SUPERSEDED} is not true"
+            connection.con.execute(f"create view live_evaluations as {live}")
+            evaluations = of_spans(connection.table("live_evaluations"))
+        else:
+            evaluations = evaluations_of(spans, events=evaluation_events)
     except BaseException:
         close()
         raise
-    counts = {"malformed": 0, **skipped, "duplicate": skipped.get("duplicate", 0) + duplicate}
-    return Store(address, spans, counts, connection, close, evaluations_of(spans, events=evaluation_events))
+    return Store(address, spans, counts, connection, close, evaluations)
+
+
+@dataclass(frozen=True, slots=True)
+class _Promises:
+    """What the metadata of a converted file spares its readers."""
+
+    each_once: bool = False
+    latest_marked: bool = False
+    skipped: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+def _promises(address: str, files: Sequence[Path]) -> _Promises:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    if len(files) != 1:
+        return _Promises()  # each file keeps its word, but not the others'
+    try:
+        metadata = parquet.read_schema(os.fspath(files[0])).metadata or {}
+        skipped = json.loads(metadata.get(EACH_ONCE, b"{}"))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise BadInput(f"{address}: not Parquet that can be read ({str(error).splitlines()[0]})") from None
+    return _Promises(EACH_ONCE in metadata, LATEST_MARKED in metadata, skipped)
 
 
 def _create_view(duck: Any, address: str, files: Sequence[Path]) -> None:
@@ -72,6 +113,7 @@ def _create_view(duck: Any, address: str, files: Sequence[Path]) -> None:
             raise BadInput(f"{address}: column {column.name} is {held[column.name]}; accepted is {kind}")
         else:
             shown.append(f"try_cast({column.name} as {kind}) as {column.name}")
+    shown.append(SUPERSEDED if held.get(SUPERSEDED) == "BOOLEAN" else f"false as {SUPERSEDED}")
     duck.execute(f"create view given as select {', '.join(shown)}, filename as _file, file_row_number as _row from {source}")
     duck.execute(f"create view spans as select {', '.join(column.name for column in COLUMNS)} from given")
 
@@ -100,14 +142,14 @@ def _drop_repeated(duck: Any) -> int:
     """Leave each span once in the view, of several deliveries the one that ended last; returns how many rows that leaves out."""
     # By hash first: nearly always there is nothing to leave out, and that is known without sorting anything.
     again = """
-        create temp table again as select known_as from (select hash(trace_id, span_id) as known_as from given)
+        create table again as select known_as from (select hash(trace_id, span_id) as known_as from given)
         group by known_as having count(*) > 1
     """
     duck.execute(again)
     if not _one(duck, "select count(*) from again"):
         return 0
     repeated = """
-        create temp table repeated as select _file, _row from (
+        create table repeated as select _file, _row from (
             select _file, _row,
                 row_number() over (partition by trace_id, span_id order by end_ns desc nulls last, _file, _row) as number
             from given where hash(trace_id, span_id) in (select known_as from again)
