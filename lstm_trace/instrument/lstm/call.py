@@ -90,6 +90,11 @@ class Call(ComponentCall):
             shield.caught(error)
         self.layers.clear()
 
+    def compiled(self, output: Any) -> None:
+        """Write the span of a call that ran inside a compiled region."""
+        self.attributes[c.CODE_COMPILED] = True
+        self.done(output)
+
     def _done_shortly(self, output: Any, end: int) -> bool:
         """Write the most common call there is: one sequence in, one row of few logits out, no state passed. Tell whether it was one."""
         known = self.known

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 from weakref import ref
 
 import wrapt
@@ -31,6 +31,9 @@ from lstm_trace.instrument.lstm.tree import Tree, read_tree
 from lstm_trace.upstream import FACTS_KEY, with_facts
 
 _log = logging.getLogger("lstm_trace")
+
+_REPLICA: Final = "_lstm_trace_context"
+_EMPTY: Final[dict[str, Any]] = {}
 
 _Rows = Sequence[Single | Prediction]
 
@@ -98,6 +101,13 @@ class Traced:
         self._known[key] = known
         return known
 
+    def follow(self, module: Any, replica: Any) -> None:
+        """Treat a replica of ``DataParallel`` as the module it was made from, in the context of the call that made it."""
+        key = id(replica)
+        forget = self._known.pop
+        self._known[key] = replace(self.known(module), alive=ref(replica, lambda _: forget(key, None)))
+        replica.__dict__[_REPLICA] = ambient.get()
+
     def begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], function: Any = None) -> Call | stream.SessionCall | None:
         """Open a call and make it current, or return None: then the user's code is called as if we were not there."""
         try:
@@ -106,6 +116,11 @@ class Traced:
             decision = recorder.will_record(current)
             if decision is False or is_apart():
                 return None
+            if not current and _REPLICA in getattr(module, "__dict__", _EMPTY):
+                current = module.__dict__[_REPLICA]
+                decision = recorder.will_record(current)
+                if decision is False:
+                    return None
             known = self._known.get(id(module))
             if known is None or known.alive() is not module:
                 known = self._learn(module, function)
@@ -117,6 +132,8 @@ class Traced:
             span: Any = current.get(SPAN_KEY)
             parent = span.get_span_context() if span is not None else INVALID_SPAN_CONTEXT
             call = Call(self, known, recorder, current, parent, args, kwargs)
+            if getattr(module, "_compiled_call_impl", None) is not None:
+                call.attributes[c.CODE_COMPILED] = True
             if decision is None and not call.start().is_recording():
                 return None  # only now the sampler has said so
             call.enter()
@@ -202,9 +219,9 @@ class Traced:
 
 
 def is_compiled(module: Any) -> bool:
-    """Tell whether a module runs under ``torch.compile``: an optimized module, or one compiled in place."""
-    inner = getattr(module, "__dict__", {})
-    return "_orig_mod" in (inner.get("_modules") or {}) or "_orig_mod" in inner or inner.get("_compiled_call_impl") is not None
+    """Tell whether a module is what ``torch.compile`` returned."""
+    inner = getattr(module, "__dict__", _EMPTY)
+    return "_orig_mod" in (inner.get("_modules") or _EMPTY) or "_orig_mod" in inner
 
 
 def is_apart() -> bool:

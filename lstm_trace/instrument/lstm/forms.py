@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import wrapt
 
-from lstm_trace.instrument.lstm import switch, watch
+from lstm_trace.guard import shield
+from lstm_trace.instrument.lstm import dynamo, switch, watch
 from lstm_trace.instrument.lstm.component import Traced
 from lstm_trace.instrument.lstm.options import Options
 from lstm_trace.instrument.lstm.tree import read_tree
@@ -70,6 +71,7 @@ def _class(cls: type, options: Options) -> type:
     traced = Traced(options.name or cls.__name__, options)
     setattr(cls, _MARK, traced)
     switch.place(cls, _call_of(cls, traced))
+    _follow_replicas(cls)
     return cls
 
 
@@ -123,47 +125,73 @@ def _swapped(cls: type, traced: Traced) -> type:
         space["__deepcopy__"] = __deepcopy__
     made = type.__new__(type(cls), cls.__name__, (cls,), space)
     switch.place(made, _call_of(made, traced))
+    _follow_replicas(made)
     return made
+
+
+def _follow_replicas(cls: Any) -> None:
+    """Let ``DataParallel``'s replicas, which run in threads of their own, stand in the trace of the call that made them."""
+    own = getattr(cls, "_replicate_for_data_parallel", None)
+    if own is None or hasattr(own, "__lstm_trace_call__"):
+        return
+
+    def _replicate_for_data_parallel(self: Any) -> Any:
+        replica = own(self)
+        with shield:
+            traced = traced_of(self)
+            if traced is not None:
+                traced.follow(self, replica)
+        return replica
+
+    _replicate_for_data_parallel.__lstm_trace_call__ = True  # type: ignore[attr-defined]
+    cls._replicate_for_data_parallel = _replicate_for_data_parallel
 
 
 def _plain_copy(module: Any, cls: Any, memo: dict[int, Any] | None) -> Any:
     return rebuild(module, memo, *cls.__reduce_ex__(module, 4))
 
 
-def _owner(cls: type) -> type | None:
-    """Return the class whose ``__call__`` is the user's (or torch's) own: ours, on this class or a parent, are passed over."""
+def _owner(cls: type) -> Any:
+    """Return what holds the user's (or torch's) own ``__call__`` of a class: ours, on this class or a parent, are passed over."""
     for base in cls.__mro__:
-        found = base.__dict__.get("__call__")
-        if found is not None and not hasattr(found, "__lstm_trace_call__"):
-            return base
+        own = switch.own(base) if switch.holds(base) else base.__dict__.get("__call__")
+        if own is None or hasattr(own, "__lstm_trace_call__"):
+            continue
+        torch: Any = sys.modules.get("torch")
+        if torch is not None and base is torch.nn.Module:
+            return base  # looked up at each call, because torch.fx replaces nn.Module.__call__ while it traces
+        return type("Own", (), {"__call__": own})
     return None
 
 
 def _call_of(cls: type, traced: Traced) -> Callable[..., Any]:
-    owner: Any = _owner(cls)
-    if owner is cls:
-        # The class's own __call__, held apart: the name on the class is ours from now on.
-        owner = type("Own", (), {"__call__": cls.__dict__["__call__"]})
+    owner = _owner(cls)
     watch.install()
     begin = traced.begin
     is_compiling = _is_compiling()
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         if is_compiling():
+            if dynamo.must_break(traced.name):
+                dynamo.graph_break()
             return owner.__call__(self, *args, **kwargs)
-        call = begin(self, args, kwargs)
+        is_apart = dynamo.callback() is not None
+        call = dynamo.apart(begin, self, args, kwargs) if is_apart else begin(self, args, kwargs)
         if call is None:
-            # Looked up at each call, because torch.fx replaces nn.Module.__call__ while it traces.
             return owner.__call__(self, *args, **kwargs)
         try:
             output = owner.__call__(self, *args, **kwargs)
         except BaseException as error:
             call.failed(error)
             raise
-        call.done(output)
+        if is_apart:
+            dynamo.apart(call.compiled, output)
+        else:
+            call.done(output)
         return output
 
     __call__.__lstm_trace_call__ = True  # type: ignore[attr-defined]
+    dynamo.skip(__call__)
     return __call__
 
 
@@ -185,9 +213,20 @@ def _function(function: Any, options: Options) -> Any:
 
 
 def _plain(function: Any, traced: Traced, owner: Any) -> Any:
+    begin = traced.begin
+    is_compiling = _is_compiling()
+
     @functools.wraps(function)
     def component(*args: Any, **kwargs: Any) -> Any:
-        call = traced.begin(_module(owner, args), args, kwargs, function) if switch.on else None
+        if not switch.on:
+            return function(*args, **kwargs)
+        if is_compiling():
+            if dynamo.must_break(traced.name):
+                dynamo.graph_break()
+            return function(*args, **kwargs)
+        is_apart = dynamo.callback() is not None
+        module = _module(owner, args)
+        call = dynamo.apart(begin, module, args, kwargs, function) if is_apart else begin(module, args, kwargs, function)
         if call is None:
             return function(*args, **kwargs)
         try:
@@ -195,10 +234,14 @@ def _plain(function: Any, traced: Traced, owner: Any) -> Any:
         except BaseException as error:
             call.failed(error)
             raise
-        call.done(output)
+        if is_apart:
+            dynamo.apart(call.compiled, output)
+        else:
+            call.done(output)
         return output
 
     setattr(component, _MARK, traced)
+    dynamo.skip(component)
     return component
 
 

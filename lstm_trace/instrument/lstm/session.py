@@ -183,6 +183,10 @@ class SessionCall:
         with shield:
             self._session.note(output, elapsed)
 
+    def compiled(self, output: Any) -> None:
+        """Read what a call inside a compiled region returned."""
+        self.done(output)
+
     def failed(self, error: BaseException) -> None:
         """Count a call that raised; whether the session failed is known at its end."""
         self._session.calls += 1

@@ -23,6 +23,16 @@ def place(cls: type, call: Any) -> None:
             cls.__call__ = call  # type: ignore[operator]  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def holds(cls: type) -> bool:
+    """Tell whether a ``__call__`` of ours was given to this class."""
+    return cls in _placed
+
+
+def own(cls: type) -> Any:
+    """Return the ``__call__`` that the class had itself before ours, or None."""
+    return _placed[cls][1]
+
+
 def turn(to: bool) -> None:
     """Put our ``__call__`` on every decorated class, or take it off."""
     global on

@@ -13,7 +13,7 @@ import wrapt
 from lstm_trace import ambient
 from lstm_trace.calls import WATCH_KEY
 from lstm_trace.guard import shield
-from lstm_trace.instrument.lstm import switch
+from lstm_trace.instrument.lstm import dynamo, switch
 from lstm_trace.instrument.lstm.state import keys_of
 
 _LAYERS_A_CALL: Final = 16
@@ -96,13 +96,17 @@ def _watched(cls: Any, *, cell: bool) -> Any:
         call: Any = current().get(WATCH_KEY)
         if call is None:
             return owner.__call__(self, *args, **kwargs)
-        seen = _before(call.layers, self, args, kwargs, cell)
+        if dynamo.callback() is not None:
+            seen = dynamo.apart(_before, call.layers, self, args, kwargs, cell)
+        else:
+            seen = _before(call.layers, self, args, kwargs, cell)
         output = owner.__call__(self, *args, **kwargs)
         if seen is not None:
             seen.out = output if cell else output[1]
         return output
 
     __call__.__lstm_trace_call__ = True  # type: ignore[attr-defined]
+    dynamo.skip(__call__)
     return __call__
 
 

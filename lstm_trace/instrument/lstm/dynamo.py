@@ -1,0 +1,81 @@
+"""Be seen under ``torch.compile`` without adding a graph break where there is a way around it.
+
+Our ``__call__`` is a frame that Dynamo skips: it runs as plain Python outside of the graph, at every call, and the user's ``forward`` below it is
+compiled as if we were not there. So a component compiled before or after decorating has the same graphs as the bare one. A component *inside* a larger
+compiled model is inlined into its graph instead; there we ask for one graph break, and where the user demanded a full graph we leave the call
+untraced and say so once. What we do ourselves is never compiled.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import CodeType
+from typing import Any
+
+import wrapt
+
+_log = logging.getLogger("lstm_trace")
+
+_frames: set[CodeType] = set()
+_told: set[str] = set()
+_skip: Callable[[CodeType], None] | None = None
+
+
+def _not_compiling() -> Any:
+    return None
+
+
+def _apart(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
+
+
+callback: Callable[[], Any] = _not_compiling
+"""Dynamo's frame callback in force: not None while a compiled region runs, so that our own Python would be compiled next."""
+
+apart: Callable[..., Any] = _apart
+"""Call one of our functions with Dynamo switched off."""
+
+must_break: Callable[[str], bool]
+"""Asked while Dynamo traces: whether a component that is inlined into a larger graph may break it."""
+
+graph_break: Callable[[], None]
+
+
+def skip(frame: Any) -> None:
+    """Have Dynamo skip the frame of this function, but not what it calls; nothing is imported for it."""
+    code: CodeType = frame.__code__
+    if code in _frames:
+        return
+    _frames.add(code)
+    if _skip is not None:
+        _skip(code)
+
+
+def _on_import(module: Any) -> None:
+    global _skip, apart, callback, graph_break, must_break
+    import torch
+    import torch._dynamo as dynamo
+
+    def decide(name: str) -> bool:
+        from torch._dynamo.symbolic_convert import InstructionTranslator
+
+        if torch.compiler.is_exporting():
+            return False
+        if not InstructionTranslator.current_tx().one_graph:
+            return True
+        if name not in _told:
+            _told.add(name)
+            _log.warning("component %s is part of a larger graph compiled with fullgraph=True: its calls are not traced", name)
+        return False
+
+    must_break = torch.compiler.assume_constant_result(decide)
+    graph_break = dynamo.graph_break
+    apart = dynamo.disable(_apart)
+    callback = torch._C._dynamo.eval_frame.get_eval_frame_callback
+    _skip = module.skip_code
+    for code in _frames:
+        _skip(code)
+
+
+wrapt.register_post_import_hook(_on_import, "torch._dynamo.decorators")
