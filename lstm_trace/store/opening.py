@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Final
 
 from lstm_trace.errors import BadInput
 from lstm_trace.store.opened import ACCEPTED, Store
+
+_PASSWORD: Final = re.compile("(://[^/@:]*):[^/@]*@")
 
 
 def open_store(address: str | os.PathLike[str]) -> Store:
@@ -18,9 +22,18 @@ def open_store(address: str | os.PathLike[str]) -> Store:
     text = os.fspath(address)
     if not text:
         raise BadInput(f"an empty address names no store; a store is {ACCEPTED}")
-    # Error messages are one line, whatever a file is called.
-    shown = text if text.isprintable() else repr(text)
-    if "://" in text:
+    # Error messages are one line, whatever a file is called, and show no password.
+    shown = _PASSWORD.sub(r"\1:***@", text if text.isprintable() else repr(text))
+    scheme, found, _ = text.partition("://")
+    if found and scheme == "clickhouse":
+        from lstm_trace.store.clickhouse import open_clickhouse
+
+        return open_clickhouse(text, shown)
+    if found and scheme in ("jaeger+http", "jaeger+https"):
+        from lstm_trace.store.jaeger import open_jaeger
+
+        return open_jaeger(text, shown)
+    if found:
         raise BadInput(f"{shown}: no store has addresses of the form {shown.partition('://')[0]}://; a store is {ACCEPTED}")
     from lstm_trace.store.local import open_path
 

@@ -80,7 +80,9 @@ def test_several_parquet_files_and_lines_beside_them_are_one_store(tmp_path: Pat
 
 
 def test_a_parquet_file_of_other_tools_needs_only_its_ids(tmp_path: Path) -> None:
-    table = pa.table({"trace_id": [TRACE], "span_id": ["1" * 16], "length": ["12"], "confidence": pa.array([0.5], pa.float32()), "own": [1]})
+    table = pa.table(
+        {"trace_id": [TRACE], "span_id": ["1" * 16], "length": ["12"], "confidence": pa.array([0.5], pa.float32()), "own": [1]}
+    )
     parquet.write_table(table, tmp_path / "spans.parquet")
     with open_store(tmp_path / "spans.parquet") as store:
         assert store.spans.schema() == spans_schema()
