@@ -13,6 +13,7 @@ from lstm_trace.analyse import cases
 from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.dimensions import UNKNOWN, cohort_rank
 from lstm_trace.analyse.shapley import Floats
+from lstm_trace.analyse.sides import sided, two_sides
 from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
 
@@ -55,23 +56,6 @@ class Labelled:
         return (self.counts * self.weights).sum(axis=-1)
 
 
-def releases(store: Store) -> tuple[str, ...]:
-    """The releases in a store, in the order of their first span."""
-    spans = cases.working(store, "release", "start_ns").filter(lambda s: s.release.notnull())
-    found = spans.group_by("release").aggregate(first=spans.start_ns.min()).to_pyarrow().to_pylist()
-    return tuple(row["release"] for row in sorted(found, key=lambda row: (row["first"] or 0, row["release"])))
-
-
-def check_releases(store: Store, *named: str) -> None:
-    """Raise BadInput for a release that the store does not hold, naming those that it does; and for twice the same."""
-    known = releases(store)
-    for name in named:
-        if name not in known:
-            raise BadInput(f"release {name!r} is not in {store.address}; it holds {', '.join(map(repr, known)) or 'none'}")
-    if len(set(named)) < len(named):
-        raise BadInput(f"baseline and candidate are both {named[0]!r}: give two releases")
-
-
 def labelled(
     store: Store,
     baseline: str,
@@ -82,11 +66,11 @@ def labelled(
     view: View = EVERYTHING,
 ) -> Labelled:
     """Read the cells of two releases. Raises BadInput where a release, the outcome or a mechanism is not in the store."""
-    check_releases(store, baseline, candidate)
+    sides = two_sides(store, baseline, candidate)
     if unknown := sorted(set(mechanisms or {}) - set(MECHANISMS)):
         raise BadInput(f"mechanism {unknown[0]!r}: accepted are {', '.join(MECHANISMS)}, each as NAME=EVALUATION")
-    judged = cases.judgements(store, view)
-    judged = judged.filter(judged.failed.notnull(), judged.release.isin((baseline, candidate)))
+    judged = sided(cases.judgements(store, view), *sides)
+    judged = judged.filter(judged.failed.notnull())
     seen = _seen(judged, (baseline, candidate))
     outcome = _outcome(store, seen, outcome, mechanisms or {})
     notes: list[str] = []
@@ -226,7 +210,6 @@ def _selection(found: Sequence[Mapping[str, Any]], used: Mapping[str, str]) -> l
             table[int(row[mechanism] is not None), row["failed"]] += row["n"]
         if table.sum(axis=1).min() > 0 and len({row["weight"] for row in found}) == 1 and fisher_exact(table).pvalue < 0.001:
             rates = table[:, 1] / table.sum(axis=1)
-            notes.append(
-                f"gold of {mechanism} is not independent of the outcome: traces with {name} fail at {rates[1]:.1%}, those without at {rates[0]:.1%}"
-            )
+            told = f"traces with {name} fail at {rates[1]:.1%}, those without at {rates[0]:.1%}"
+            notes.append(f"gold of {mechanism} is not independent of the outcome: {told}")
     return notes

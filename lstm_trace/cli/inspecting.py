@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +23,9 @@ Until = Annotated[str | None, typer.Option(help="Only traces that started before
 Component = Annotated[str | None, typer.Option(help="Only this component.")]
 
 
+COMPONENTS = ("mix", "classifier", "routing", "retrieval", "generation")
+
+
 class Format(str, Enum):
     """How a table is printed."""
 
@@ -37,7 +39,7 @@ Printed = Annotated[Format, typer.Option("--format", help="How to print.")]
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to ``app``."""
-    for command in (show, cohorts, diagnose, report):
+    for command in (show, cohorts, drift, diagnose, report):
         app.command()(command)
 
 
@@ -89,6 +91,65 @@ def cohorts(
         raise typer.Exit(1)
 
 
+def drift(
+    store: Address,
+    baseline: Annotated[str, typer.Option(help="A release, or a window START/END such as 2026-11-01/2026-11-08.")],
+    candidate: Annotated[str, typer.Option(help="A release, or a window.")],
+    gold: Annotated[str, typer.Option(help="The evaluation that says whether the component was right.")] = "ground_truth_match",
+    edges: Edges = None,
+    component: Component = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Test again and again as the store grows, by an always-valid test.")] = False,
+    every: Annotated[float, typer.Option(min=0.0, help="Seconds between two looks of --watch.")] = 3600.0,
+    looks: Annotated[int | None, typer.Option(min=1, help="Stop --watch after this many looks.")] = None,
+    fail_on: Annotated[str | None, typer.Option(help="Exit with 1 when one of these signals moved: any, or confidence,latency …")] = None,
+    format: Printed = Format.table,
+) -> None:
+    """What moved between two releases or windows: confidence, lengths, labels, latency, calibration, foreign states."""
+    from lstm_trace.analyse.drift import MATERIAL
+    from lstm_trace.analyse.drift import drift as compare_sides
+    from lstm_trace.report.text import drift_table
+    from lstm_trace.store import open_store
+
+    view = _view(edges, None, None, component)
+    if watch:
+        _watch(store, baseline, candidate, view, every=every, looks=looks, fail_on=fail_on, format=format)
+        return
+    chosen = _chosen("--fail-on", fail_on, tuple(MATERIAL))
+    with open_store(store) as opened:
+        found = compare_sides(opened, baseline, candidate, gold=gold, view=view)
+    plain = found.as_dict()
+    _print(format, drift_table(found), plain, plain["signals"])
+    if any(row.flagged and row.signal in chosen for row in found.signals):
+        raise typer.Exit(1)
+
+
+def _watch(
+    store: str, baseline: str, candidate: str, view: View, *, every: float, looks: int | None, fail_on: str | None, format: Format
+) -> None:
+    """Look, print, wait, until ``looks`` are done; with ``fail_on``, leave at the first alarm. JSON is one object a line."""
+    import itertools
+    import json
+    import time
+
+    from lstm_trace.analyse.watch import watch as look
+    from lstm_trace.report.text import watch_table
+    from lstm_trace.store import open_store
+
+    for number in itertools.count(1):
+        with open_store(store) as opened:
+            rows = look(opened, baseline, candidate, view=view)
+        plain = [row.as_dict() for row in rows]
+        if format is Format.json:
+            typer.echo(json.dumps({"look": number, "signals": plain}))
+        else:
+            _print(format, watch_table(rows), plain, plain)
+        if fail_on is not None and any(row.flagged and (fail_on == "any" or row.signal in _names(fail_on)) for row in rows):
+            raise typer.Exit(1)
+        if looks is not None and number >= looks:
+            return
+        time.sleep(every)
+
+
 def diagnose(
     store: Address,
     baseline: Annotated[str, typer.Option(help="The release that was fine.")],
@@ -107,7 +168,7 @@ def diagnose(
     from lstm_trace.report.text import verdict_text
     from lstm_trace.store import open_store
 
-    view, blamable = _view(edges, since, until, None), _blamable(fail_on)
+    view, blamable = _view(edges, since, until, None), _chosen("--fail-on", fail_on, COMPONENTS)
     given = _mechanisms(mechanism or [])
     with open_store(store) as opened:
         verdict = judge(opened, baseline, candidate, outcome=outcome, mechanisms=given, view=view, min_effect_pp=min_effect)
@@ -174,12 +235,12 @@ def _view(edges: str | None, since: str | None, until: str | None, component: st
 def _moment(option: str, text: str | None) -> int | None:
     if text is None:
         return None
+    from lstm_trace.analyse.sides import moment_ns
+
     try:
-        moment = datetime.fromisoformat(text.strip().removesuffix("Z") + ("+00:00" if text.strip().endswith("Z") else ""))
+        return moment_ns(text)
     except ValueError:
         raise BadInput(f"{option} {text!r}: accepted is an ISO 8601 moment, such as 2026-11-20 or 2026-11-20T08:00+01:00") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
 
 
 def _mechanisms(given: Sequence[str]) -> dict[str, str]:
@@ -192,9 +253,9 @@ def _mechanisms(given: Sequence[str]) -> dict[str, str]:
     return made
 
 
-def _blamable(fail_on: str | None) -> set[str]:
-    accepted = {"mix", "classifier", "routing", "retrieval", "generation"}
-    chosen = set(_names(fail_on or ""))
-    if fail_on is not None and (not chosen or chosen - accepted - {"any"}):
-        raise BadInput(f"--fail-on {fail_on!r}: accepted are any, or out of {', '.join(sorted(accepted))}")
-    return accepted if "any" in chosen else chosen
+def _chosen(option: str, given: str | None, accepted: Sequence[str]) -> set[str]:
+    """The names in a comma-separated option; ``any`` stands for all of them. Empty without the option."""
+    names = set(_names(given or ""))
+    if given is not None and (not names or names - {*accepted, "any"}):
+        raise BadInput(f"{option} {given!r}: accepted are any, or out of {', '.join(accepted)}")
+    return set(accepted) if "any" in names else names

@@ -10,8 +10,9 @@ from lstm_trace.analyse import cases
 from lstm_trace.analyse.calibration import ReliabilityBin, reliability
 from lstm_trace.analyse.cohorts import CohortTable, cohorts
 from lstm_trace.analyse.diagnose import Verdict, diagnose
-from lstm_trace.analyse.labelled import MECHANISMS, NOT_AN_OUTCOME, check_releases, releases
+from lstm_trace.analyse.labelled import MECHANISMS, NOT_AN_OUTCOME
 from lstm_trace.analyse.onetrace import Trace, read_trace
+from lstm_trace.analyse.sides import releases
 from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
 
@@ -73,7 +74,6 @@ def gather(store: Store, *, baseline: str | None = None, candidate: str | None =
 def _verdict(store: Store, baseline: str | None, candidate: str | None, outcome: str | None) -> tuple[Verdict | None, str]:
     if baseline is None or candidate is None:
         return None, "The store holds one release: there is nothing to compare it with."
-    check_releases(store, baseline, candidate)
     try:
         return diagnose(store, baseline, candidate, outcome=outcome), ""
     except BadInput as error:

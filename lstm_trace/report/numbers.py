@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 
 def share(value: float | None) -> str:
     """A share as a percentage.
@@ -54,3 +56,12 @@ def points(value: float) -> str:
     '+1.5 pp'
     """
     return f"{value:+.1f} pp"
+
+
+def moment(time_ns: int) -> str:
+    """A moment of nanoseconds since 1970, in UTC.
+
+    >>> moment(1_760_000_000_000_000_000)
+    '2025-10-09 08:53 UTC'
+    """
+    return datetime.fromtimestamp(time_ns / 1e9, tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

@@ -12,8 +12,10 @@ from rich.tree import Tree
 
 from lstm_trace.analyse.cohorts import CohortRow, CohortTable, cohorts
 from lstm_trace.analyse.diagnose import Verdict
+from lstm_trace.analyse.drift import Drift, Estimate
 from lstm_trace.analyse.onetrace import Placed, Score, Trace, read_trace
-from lstm_trace.report.numbers import between, number, points, seconds, share
+from lstm_trace.analyse.watch import Watched
+from lstm_trace.report.numbers import between, moment, number, points, seconds, share
 from lstm_trace.report.printable import printable
 from lstm_trace.store import Store
 
@@ -192,6 +194,51 @@ def _change(pair: Sequence[CohortRow | None]) -> Text:
     if after.ci_high is not None and before.ci_low is not None and after.ci_high < before.ci_low:
         change.stylize("bold green")
     return change
+
+
+def drift_table(drift: Drift) -> Group:
+    """Every signal of a comparison, flagged ones marked, and the estimate that needs no labels."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("signal", "cohort"):
+        shown.add_column(title, no_wrap=True)
+    for title in (printable(drift.baseline, 30), printable(drift.candidate, 30), "calls", "effect", "threshold", ""):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for row in drift.signals:
+        mark = Text("moved", "bold red") if row.flagged else Text("")
+        own = [seconds(value) if row.signal == "latency" else number(value, 3) for value in (row.baseline, row.candidate)]
+        shown.add_row(
+            row.signal, Text(printable(row.cohort, 40)), *own, f"{number(row.n[0])} / {number(row.n[1])}",
+            number(row.effect, 4), number(row.null_threshold, 4), mark,
+        )  # fmt: skip
+    return Group(shown, Text(""), Text(estimate_words(drift.estimate), "dim"))
+
+
+def estimate_words(estimate: Estimate) -> str:
+    """The label-free estimate with its assumption, or why there is none."""
+    if estimate.withheld is not None:
+        return f"{estimate.metric}: withheld, because {estimate.withheld}"
+    return f"{estimate.metric}: {share(estimate.baseline)} → {share(estimate.candidate)}, assuming that {estimate.assumption}"
+
+
+def watch_table(rows: Sequence[Watched]) -> Table:
+    """Every signal of one look."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("signal", no_wrap=True)
+    shown.add_column("cohort", no_wrap=True)
+    for title in ("pairs", "evidence", "alarms at", "candidate", "since"):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        since = Text("–") if row.alarmed_at_ns is None else Text(moment(row.alarmed_at_ns), "bold red")
+        shown.add_row(
+            Text(printable(row.signal, 60)),
+            row.cohort,
+            number(row.pairs),
+            f"{row.e_value:.3g}",
+            number(row.threshold),
+            row.direction,
+            since,
+        )
+    return shown
 
 
 def verdict_text(verdict: Verdict) -> Group:

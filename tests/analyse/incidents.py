@@ -104,7 +104,7 @@ def rows(
         confidence = float(outcomes.confidence[index])
         yield common | _span(root, None, "chain claims", "CHAIN", at, 400)
         yield common | _span(lstm, root, "lstm intent", "CHAIN", at, 5 + index % 7) | facts | {
-            "component": "intent", "label": label, "confidence": confidence, "step": 1, "branch": "classify",
+            "component": "intent", "state_origin": "none", "label": label, "confidence": confidence, "step": 1, "branch": "classify",
             "attributes": {"app.channel": ("web", "phone")[index % 2]},
         }  # fmt: skip
         yield common | _span(chat, root, "chat local", "LLM", at + 20_000_000, 300) | {

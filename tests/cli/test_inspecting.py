@@ -89,6 +89,28 @@ def test_fail_on_leaves_with_one(run, address):
     assert run("cohorts", address, "--evaluation", "answer_quality", "--fail-on", "0.9")[0] == 0
 
 
+def test_drift_as_json_has_the_promised_shape(run, address):
+    arguments = ("drift", address, "--baseline", "v1", "--candidate", "v2")
+    status, out, _ = run(*arguments, "--format", "json", "--fail-on", "confidence")
+    signals = json.loads(out)["signals"]
+    assert status == 1
+    assert {"signal", "cohort", "n", "effect", "null_threshold", "flagged"} <= set(signals[0])
+    row = next(row for row in signals if (row["signal"], row["cohort"]) == ("confidence", "all"))
+    assert row["n"] == [700, 700]
+    assert row["flagged"]
+    assert run(*arguments, "--fail-on", "latency")[0] == 0
+
+
+def test_a_watch_prints_every_look_and_leaves_at_an_alarm(run, address):
+    arguments = ("drift", address, "--baseline", "v1", "--candidate", "v2", "--watch", "--every", "0", "--format", "json")
+    status, out, _ = run(*arguments, "--looks", "2")
+    looks = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert [look["look"] for look in looks] == [1, 2]
+    assert looks[0]["signals"] == looks[1]["signals"]
+    assert run(*arguments, "--fail-on", "any")[0] == 1
+
+
 def test_show_prints_the_facts_and_the_scores_and_disarms_strings(run, address):
     status, out, _ = run("show", address, "0" * 31 + "1")
     assert status == 0
@@ -139,6 +161,11 @@ def test_report_is_one_page_without_live_markup(run, address, tmp_path):
         ),
         (["diagnose", "{store}", "--baseline", "v1", "--candidate", "v2", "--fail-on", "llm"], "--fail-on 'llm'"),
         (["diagnose", "{store}", "--baseline", "v1"], "--candidate"),
+        (
+            ["drift", "{store}", "--baseline", "v1", "--candidate", "v2", "--fail-on", "x"],
+            "--fail-on 'x': accepted are any, or out of conf",
+        ),
+        (["drift", "{store}", "--baseline", "v1", "--candidate", "2026-01-01/2026-01-02"], "give two releases or two windows"),
         (["report", "{store}", "-o", "{folder}"], "is a folder"),
         (["report", "{store}", "--trace-url", "javascript:alert(1)//{trace_id}"], "accepted is an http or https address"),
     ],

@@ -1,0 +1,127 @@
+"""Drift: what moved is flagged within its cohort, what only varies is not, and looking often raises no alarm."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import wasserstein_distance
+
+from lstm_trace.analyse.divergence import jensen_shannon, null_threshold, wasserstein
+from lstm_trace.analyse.drift import drift
+from lstm_trace.analyse.sequential import capital, evidence
+from lstm_trace.analyse.watch import watch
+from lstm_trace.errors import BadInput
+from lstm_trace.store import store_of
+from tests.analyse.incidents import MINUTE_NS, START_NS, Ids, World, rows, simulate
+
+BUG = replace(World(), classifier=(0.03, 0.03, 0.03, 0.4, 0.6))
+
+
+def store_with(v1, v2, change=lambda row: row):
+    random, ids = np.random.default_rng(5), Ids()
+    made = [*rows(simulate(v1, 600, random), "v1", ids)]
+    made += [change(row) for row in rows(simulate(v2, 600, random), "v2", ids, start_ns=START_NS + 1000 * MINUTE_NS)]
+    return store_of(made)
+
+
+def flagged(found):
+    return {(row.signal, row.cohort) for row in found.signals if row.flagged}
+
+
+def test_a_drop_of_confidence_shows_in_the_cohort_it_happened_in():
+    with store_with(World(), BUG) as store:
+        found = drift(store, "v1", "v2")
+    assert {("confidence", "13-20"), ("confidence", "21+"), ("label_mix", "21+")} <= flagged(found)
+    assert not {cohort for signal, cohort in flagged(found) if cohort in {"1-4", "5-8", "9-12"}}
+    row = next(row for row in found.signals if (row.signal, row.cohort) == ("confidence", "all"))
+    assert row.n == (600, 600)
+    assert row.candidate < row.baseline
+
+
+def test_nothing_is_flagged_without_a_change_and_the_estimate_says_what_it_assumes():
+    with store_with(World(), World()) as store:
+        found = drift(store, "v1", "v2")
+    assert flagged(found) == set()
+    assert {row.signal for row in found.signals} == {
+        "confidence", "sequence_length", "label_mix", "latency", "calibration", "state_foreign"
+    }  # fmt: skip
+    assert "equal confidence" in found.estimate.assumption
+    assert found.estimate.candidate == pytest.approx(0.966, abs=0.03)
+
+
+def test_a_moved_calibration_withholds_the_estimate():
+    def overconfident(row):
+        return row | {"confidence": 0.97} if row.get("component") else row
+
+    with store_with(World(), BUG, overconfident) as store:
+        found = drift(store, "v1", "v2")
+    assert ("calibration", "all") in flagged(found)
+    assert found.estimate.candidate is None
+    assert "calibration moved" in found.estimate.withheld
+
+
+def test_slower_and_foreign_calls_are_flagged():
+    def worse(row):
+        if not row.get("component"):
+            return row
+        state = "foreign" if int(row["span_id"], 16) % 10 == 0 else "zero"
+        return row | {"duration_s": row["duration_s"] * 1.5, "state_origin": state}
+
+    with store_with(World(), World(), worse) as store:
+        assert {("latency", "all"), ("state_foreign", "all")} <= flagged(drift(store, "v1", "v2"))
+
+
+def test_two_windows_compare_as_two_releases_do():
+    with store_with(World(), BUG) as store:
+        # START_NS is 2025-10-09T08:53:20Z; the candidate starts 1000 minutes later.
+        found = drift(store, "2025-10-09/2025-10-10", "2025-10-10/2025-10-11")
+        named = drift(store, "v1", "v2")
+        assert [row.n for row in found.signals] == [row.n for row in named.signals]
+        with pytest.raises(BadInput, match="overlap"):
+            drift(store, "2025-10-09/2025-10-11", "2025-10-10/2025-10-12")
+
+
+def test_distances_are_scipys():
+    random = np.random.default_rng(1)
+    before, after = random.integers(0, 50, 20).astype(float), random.integers(0, 50, 20).astype(float)
+    grid = np.arange(20) * 0.05
+    assert wasserstein(before, after, 0.05) == pytest.approx(wasserstein_distance(grid, grid, before, after))
+    assert jensen_shannon(before, after) == pytest.approx(jensenshannon(before, after, base=2) ** 2)
+
+
+@pytest.mark.parametrize("n", [50, 5000])
+def test_the_null_threshold_is_exceeded_as_seldom_as_it_says(n):
+    random = np.random.default_rng(2)
+    shares = np.full(10, 0.1)
+    over = 0
+    for _ in range(300):
+        before, after = (random.multinomial(n, shares).astype(float) for _ in range(2))
+        over += jensen_shannon(before, after) > null_threshold(before, after, jensen_shannon, 0.05, random)
+    assert 0.01 < over / 300 < 0.11
+
+
+def test_an_e_process_looked_at_after_every_pair_alarms_no_more_often_than_it_says():
+    random = np.random.default_rng(3)
+    ever = sum(evidence(random.choice([-1.0, 0.0, 1.0], 4000), alpha=0.05).crossed_at is not None for _ in range(400))
+    assert ever / 400 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_an_e_process_sees_a_change_and_never_forgets_it():
+    random = np.random.default_rng(4)
+    path = capital(random.choice([-1.0, 1.0], 2000, p=[0.4, 0.6]))
+    assert path.max() > 1e6
+    assert evidence(np.concatenate([np.ones(30), -np.ones(300)]), alpha=0.05).crossed_at == 11
+
+
+def test_a_watch_names_the_signal_its_direction_and_when():
+    with store_with(World(), BUG) as store:
+        found = {(row.signal, row.cohort): row for row in watch(store, "v1", "v2")}
+    assert found["confidence", "13+"].flagged
+    assert found["confidence", "13+"].direction == "down"
+    assert found["failed ground_truth_match", "13+"].direction == "up"
+    assert START_NS + 1000 * MINUTE_NS <= found["failed ground_truth_match", "13+"].alarmed_at_ns < START_NS + 1600 * MINUTE_NS
+    assert not found["sequence_length", "all"].flagged
+    assert not found["failed context_relevance", "13+"].pairs > 600
