@@ -35,7 +35,6 @@ _NEEDED: Final = (
     "Links.SpanId",
     "Links.Attributes",
 )
-_LARGEST_DURATION: Final = 2**63 - 1
 
 
 def open_clickhouse(address: str, shown: str) -> Store:
@@ -132,8 +131,8 @@ def _renamed(rows: Any) -> Any:
 
     start = nanoseconds(rows.Timestamp)
     start = (start > 0).ifelse(start, ibis.null("int64"))
-    took = rows.Duration <= _LARGEST_DURATION
-    duration = took.ifelse(rows.Duration.cast("int64"), ibis.null("int64"))
+    # Unsigned in the table: of a span that ends before it starts the exporter leaves two to the power of 64 minus the difference.
+    took = rows.Duration.cast("int64")
     scope = plain("ScopeName") if "ScopeName" in rows.columns else rows.SpanAttributes.get("otel.library.name", "").nullif("")
     event_time = rows["Events.Timestamp"].map(lambda time: nanoseconds(time))
     return rows.select(
@@ -145,8 +144,8 @@ def _renamed(rows: Any) -> Any:
         service=plain("ServiceName"),
         scope=scope,
         start_ns=start,
-        end_ns=start + duration,
-        duration_s=duration / 1e9,
+        end_ns=start + took,
+        duration_s=(took >= 0).ifelse(took / 1e9, ibis.null("float64")),
         status=plain("StatusCode").lower().replace("status_code_", ""),
         attributes=rows.SpanAttributes.cast("map<string, string>"),
         resource=rows.ResourceAttributes.cast("map<string, string>"),

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from chdb import ChdbError
+
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -27,7 +29,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             with server.lock:
                 content, status = server.session.query(text, given.get("default_format", "TabSeparated")).bytes(), 200
-        except Exception as error:  # the engine's own error goes to the client, as ClickHouse does
+        except ChdbError as error:  # goes to the client, as ClickHouse does
             content, status = str(error).encode(), 404
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))

@@ -15,11 +15,12 @@ from lstm_trace.errors import BadInput
 from lstm_trace.store import convert, open_store
 from lstm_trace.store.attributes import number_text
 from lstm_trace.store.schema import evaluations_schema, spans_schema
-from tests.store.clickhouse_server import Server
 from tests.store.otlp import TRACE, attributes, request, span, write
 
 session = pytest.importorskip("chdb.session")
 pytest.importorskip("clickhouse_connect")
+
+from tests.store.clickhouse_server import Server  # noqa: E402 - needs chDB
 
 # exporter/clickhouseexporter/example/default_ddl/traces.sql, without codecs, indices and TTL
 TABLE = """
@@ -75,6 +76,10 @@ def as_map(entries: Any) -> dict[str, str]:
     return made
 
 
+def seconds(nanoseconds: int) -> str:
+    return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}"
+
+
 def exported(requests: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Rows of otel_traces as exporter_traces.go makes them."""
     for group in (group for whole in requests for group in whole["resourceSpans"]):
@@ -84,7 +89,7 @@ def exported(requests: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 start, end = int(made["startTimeUnixNano"]), int(made["endTimeUnixNano"])
                 events, links = made.get("events", []), made.get("links", [])
                 yield {
-                    "Timestamp": start,
+                    "Timestamp": seconds(start),
                     "TraceId": made["traceId"],
                     "SpanId": made["spanId"],
                     "ParentSpanId": made.get("parentSpanId", ""),
@@ -96,7 +101,7 @@ def exported(requests: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                     "SpanAttributes": as_map(made.get("attributes")),
                     "Duration": (end - start) % 2**64,
                     "StatusCode": CODES[made["status"].get("code", 0)],
-                    "Events.Timestamp": [int(event["timeUnixNano"]) for event in events],
+                    "Events.Timestamp": [seconds(int(event["timeUnixNano"])) for event in events],
                     "Events.Name": [event["name"] for event in events],
                     "Events.Attributes": [as_map(event.get("attributes")) for event in events],
                     "Links.TraceId": [link["traceId"] for link in links],
@@ -137,7 +142,7 @@ def odd_spans() -> list[dict[str, Any]]:
             200, {"gen_ai.operation.name": "chat", "gen_ai.usage.prompt_tokens": 3, "gen_ai.system": "openai", "gen_ai.request.model": "m"}
         ),
         span(201, {"fi.span.kind": "llm", "llm.model": "m2", "llm.token_count.prompt": 5, "enduser.id": "u"}, parentSpanId=f"{200:016x}"),
-        span(202, judged, links=[{"traceId": "E" * 32, "spanId": "d" * 16, "attributes": attributes({"k": "v"})}]),
+        span(202, judged, links=[{"traceId": "e" * 32, "spanId": "d" * 16, "attributes": attributes({"k": "v"})}]),
         span(203, judged | {"openinference.span.kind": "EVALUATOR"}, parentSpanId=f"{200:016x}"),
         span(204, judged),
         span(205, ours | {"gen_ai.evaluation.score.value": 0.1, "lstm.evaluation.target.trace_id": TRACE.upper()}),
