@@ -349,7 +349,7 @@ def test_an_unreachable_endpoint_costs_one_line_keeps_every_span_and_does_not_ho
         OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
     )
     assert done.status == 0
-    assert done.said < 2
+    assert done.said < 4
     assert done.errors.count("\n") == 1
     assert f"{url} does not take spans (Connection refused)" in done.errors
     assert str(done.folder / "lstm-traces") in done.errors
@@ -369,9 +369,10 @@ def test_a_silent_endpoint_does_not_hold_up_the_exit(run: Any, protocol: str) ->
             import atexit; atexit._run_exitfuncs(); answer(time.monotonic() - began)
             """,
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_EXPORTER_OTLP_TIMEOUT="60",
         )
     assert done.status == 0
-    assert done.said < 6
+    assert done.said < 15  # of the exporter's 60
     assert done.errors.count("\n") == 1
     assert len(done.stored()) == 10
 

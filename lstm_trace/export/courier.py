@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
-from urllib.request import getproxies
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
@@ -198,6 +197,8 @@ class Courier:
 
     def _knock(self) -> None:
         """Open a connection and close it: a missing receiver is known at once, not after the exporter's own seven seconds of tries."""
+        from urllib.request import getproxies  # loads much, and only a failing or new receiver needs it
+
         address = self._target.address
         if address is None or getproxies():
             return

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, Final
 
 from opentelemetry.sdk._logs.export import LogRecordExporter
@@ -116,6 +115,10 @@ def _other_signal(signal: Signal, endpoint: str | None, environ: Mapping[str, st
 
 
 def _load(group: str, variable: str, names: Sequence[str]) -> list[Any]:
+    if not names:
+        return []
+    from importlib.metadata import entry_points
+
     found: list[Any] = []
     for name in names:
         known = {point.name: point for point in entry_points(group=group)}

@@ -73,9 +73,9 @@ def test_a_missing_receiver_costs_one_line_and_no_span(
     began = time.monotonic()
     for _ in range(3):
         exporter.export(spans)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 2  # a new receiver gets five seconds to come up, on another thread
     exporter.shutdown()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4
     assert sorted(_kept(tmp_path)) == sorted(_ids(spans) * 3)
     assert _said(caplog) == [f"{url}/v1/traces does not take spans (Connection refused): they are kept in {tmp_path} until it does"]
 
@@ -179,9 +179,9 @@ def test_a_silent_receiver_holds_up_neither_the_application_nor_the_exit(
     began = time.monotonic()
     for _ in range(50):  # more than may wait: what is too much goes to the store at once
         exporter.export(spans)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     exporter.shutdown()
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 15  # of the exporter's 60
     assert sorted(_kept(tmp_path)) == sorted(_ids(spans) * 50)
     (line,) = _said(caplog)
     assert "no answer before the process ended" in line
