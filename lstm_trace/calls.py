@@ -217,7 +217,8 @@ def _attributes(
     if call.attributes:
         attributes.update(call.attributes)
         call.attributes = {}
-    attributes[BATCH_SIZE] = 1
+    if length is not None or said is not None:
+        attributes[BATCH_SIZE] = 1
     event: Attributes = {BATCH_INDEX: 0}
     cohort = None
     if length is not None:

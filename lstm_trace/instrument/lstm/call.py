@@ -148,7 +148,7 @@ class Call(ComponentCall):
         lengths = sequence.lengths if sequence is not None else ()
         one = said[0] if said else None
         as_event = self.recorder.as_event and self.real is None and ambient.SPAN_KEY in self.parent_context
-        if len(lengths) <= 1 and len(said) <= 1 and not isinstance(one, Prediction) and (sequence is None or sequence.time_gap is None):
+        if len(lengths) <= 1 and len(said) <= 1 and not isinstance(one, Prediction) and (sequence is None or (lengths and sequence.time_gap is None)):
             finish = finish_as_event if as_event else finish_single
             length = lengths[0] if lengths else None
             source, padded = (sequence.source, sequence.padded_steps) if sequence is not None else (None, None)

@@ -25,6 +25,7 @@ from lstm_trace.instrument.lstm import outputs, prediction, sequence, switch
 from lstm_trace.instrument.lstm import session as stream
 from lstm_trace.instrument.lstm.arguments import MISSING, Arguments
 from lstm_trace.instrument.lstm.call import Call
+from lstm_trace.instrument.lstm.lengths import has_values
 from lstm_trace.instrument.lstm.options import Options
 from lstm_trace.instrument.lstm.state import StateBook
 from lstm_trace.instrument.lstm.tree import Tree, read_tree
@@ -181,7 +182,7 @@ class Traced:
         if how == "none":
             return ()
         tensor = outputs.as_tensor(how(output)) if callable(how) else outputs.tensor_of(output)
-        if tensor is None or 0 in tensor.shape:
+        if tensor is None or 0 in tensor.shape or not has_values(tensor):
             return ()
         kind = how if isinstance(how, str) else "logits"
         try:
@@ -228,17 +229,19 @@ def is_apart() -> bool:
     """Tell whether this call is no inference: torch records the code instead of running it (``jit.trace``, ``export``, a graph capture), or runs it a
     second time during backward for activation checkpointing.
     """
-    global _tracing_state, _graph_task
+    global _exporting, _tracing_state, _graph_task
     if _graph_task is None:
         torch: Any = sys.modules.get("torch")
         if torch is None:
             return False
-        _tracing_state, _graph_task = torch._C._get_tracing_state, torch._C._current_graph_task_id
-    return _graph_task() != -1 or _tracing_state() is not None
+        _exporting, _tracing_state = torch.compiler.is_exporting, torch._C._get_tracing_state
+        _graph_task = torch._C._current_graph_task_id
+    return _graph_task() != -1 or _tracing_state() is not None or _exporting()
 
 
 _BAGGAGE_KEY: Any = getattr(baggage, "_BAGGAGE_KEY", None)
 _langchain: Any = None
+_exporting: Any = None
 _tracing_state: Any = None
 _graph_task: Any = None
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import wrapt
 
+from lstm_trace.guard import shield
+
 _log = logging.getLogger("lstm_trace")
 
 _frames: set[CodeType] = set()
@@ -53,9 +55,14 @@ def skip(frame: Any) -> None:
 
 
 def _on_import(module: Any) -> None:
+    with shield:  # an import of the user's must not fail for us
+        _prepare(module)
+
+
+def _prepare(dynamo: Any) -> None:
     global _skip, apart, callback, graph_break, must_break
     import torch
-    import torch._dynamo as dynamo
+    from torch._dynamo.eval_frame import skip_code
 
     def decide(name: str) -> bool:
         from torch._dynamo.symbolic_convert import InstructionTranslator
@@ -73,9 +80,9 @@ def _on_import(module: Any) -> None:
     graph_break = dynamo.graph_break
     apart = dynamo.disable(_apart)
     callback = torch._C._dynamo.eval_frame.get_eval_frame_callback
-    _skip = module.skip_code
+    _skip = skip_code
     for code in _frames:
         _skip(code)
 
 
-wrapt.register_post_import_hook(_on_import, "torch._dynamo.decorators")
+wrapt.register_post_import_hook(_on_import, "torch._dynamo")

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 
 from lstm_trace.facts import SequenceFacts
 
 LENGTH_NAMES: Final = frozenset(
-    {"lengths", "length", "seq_lengths", "seq_lens", "seq_len", "sequence_lengths", "lens", "input_lengths", "x_lengths", "x_lens", "src_lengths"}
+    {
+        "input_lengths",
+        "length",
+        "lengths",
+        "lens",
+        "seq_len",
+        "seq_lengths",
+        "seq_lens",
+        "sequence_lengths",
+        "src_lengths",
+        "x_lengths",
+        "x_lens",
+    }
 )
 MASK_NAMES: Final = frozenset({"mask", "attention_mask", "seq_mask", "sequence_mask", "src_mask"})
 PAD_MASK_NAMES: Final = frozenset({"padding_mask", "pad_mask", "key_padding_mask", "src_key_padding_mask"})
@@ -25,6 +38,14 @@ def is_packed(value: Any) -> bool:
 def is_tensor(value: Any) -> bool:
     """Tell a tensor (or array) that has a shape and can be read."""
     return hasattr(value, "shape") and hasattr(value, "tolist") and hasattr(value, "ndim")
+
+
+def has_values(value: Any) -> bool:
+    """Tell whether the numbers of a tensor can be read: not on the meta device, of a fake tensor, or inside ``torch.func`` transforms."""
+    if getattr(value, "is_meta", False) or type(value).__name__ == "FakeTensor":
+        return False
+    torch: Any = sys.modules.get("torch")
+    return torch is None or not isinstance(value, torch.Tensor) or not torch._C._functorch.is_functorch_wrapped_tensor(value)
 
 
 def from_packed(packed: Any) -> list[int]:
@@ -55,6 +76,8 @@ def from_lengths(value: Any) -> list[int] | None:
         return None
     if isinstance(value, int):
         return [value]
+    if is_tensor(value) and not has_values(value):
+        return None
     found = value.tolist() if is_tensor(value) else value
     if isinstance(found, (int, float)):
         found = [found]
@@ -71,7 +94,7 @@ def from_mask(mask: Any, *, batch_first: bool = True, inverted: bool = False) ->
 
     Real is True, or anything but 0; ``inverted`` for a padding mask (``src_key_padding_mask``), where True marks padding.
     """
-    if not is_tensor(mask):
+    if not is_tensor(mask) or not has_values(mask):
         return None
     real = mask == 0 if inverted else mask != 0
     if real.ndim == 1:
@@ -88,7 +111,7 @@ def from_padding(ids: Any, padding_idx: int, *, batch_first: bool = True) -> lis
 
     ``ids``: (batch, time), or (time, batch) with ``batch_first=False``, or (time,).
     """
-    if not is_tensor(ids) or ids.ndim not in (1, 2):
+    if not is_tensor(ids) or ids.ndim not in (1, 2) or not has_values(ids):
         return None
     if ids.ndim == 1:
         return [_trailing(ids.tolist(), padding_idx)]

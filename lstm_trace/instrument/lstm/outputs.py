@@ -15,22 +15,23 @@ NAMES: Final = ("logits", "log_probs", "logprobs", "probs", "probabilities", "sc
 
 _LITTLE: Final = 1024
 _tensor: Any = None
+_is_wrapped: Any = None
 
 
 def is_tensor(output: Any) -> bool:
     """Tell whether an output is one torch tensor and nothing else."""
-    global _tensor
+    global _tensor, _is_wrapped
     if _tensor is None:
         torch = sys.modules.get("torch")
         if torch is None:
             return False
-        _tensor = torch.Tensor
+        _tensor, _is_wrapped = torch.Tensor, torch._C._functorch.is_functorch_wrapped_tensor
     return isinstance(output, _tensor)
 
 
 def is_small(output: Any) -> bool:
     """Tell whether an output is a plain tensor on the CPU whose few numbers are read fastest one by one."""
-    return is_tensor(output) and output.is_cpu and output.numel() <= _LITTLE and type(output).__name__ in ("Tensor", "Parameter")
+    return is_tensor(output) and type(output) is _tensor and output.is_cpu and output.numel() <= _LITTLE and not _is_wrapped(output)
 
 
 def as_tensor(value: Any) -> Any:

@@ -1,0 +1,184 @@
+"""True lengths and where they were read, for every way in which a sequence reaches a recurrent layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
+
+from lstm_trace import trace_lstm
+from lstm_trace.instrument.lstm import lengths as read
+from tests.lstm.models import CellLoop, Intent, Masked, PacksInside, Padded
+from tests.tracing import Traced
+
+
+def lengths_of(seen: Traced) -> tuple[list[int], str | None]:
+    span = seen.spans[-1]
+    found = span.attributes
+    lengths = [event.attributes["lstm.sequence.length"] for event in span.events]
+    if "lstm.sequence.length" in found:
+        lengths = lengths or [found["lstm.sequence.length"]] * found["lstm.batch.size"]
+        assert set(lengths) == {found["lstm.sequence.length"]}
+    else:
+        assert (min(lengths), max(lengths)) == (found["lstm.sequence.length_min"], found["lstm.sequence.length_max"])
+        assert found["lstm.sequence.length_mean"] == pytest.approx(sum(lengths) / len(lengths))
+    assert found["lstm.batch.size"] == len(lengths)
+    return lengths, found.get("lstm.sequence.length_source")
+
+
+IDS = torch.tensor([[3, 4, 5, 6, 0], [7, 8, 0, 0, 0], [1, 2, 3, 4, 5]])
+
+
+def on_packed(kind: type[nn.RNNBase] = nn.LSTM, **layer: Any) -> Any:
+    class OnPacked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = kind(4, 8, **layer)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, packed: PackedSequence) -> torch.Tensor:
+            state = self.layer(packed)[1]
+            return self.head((state[0] if isinstance(state, tuple) else state)[-1])
+
+    return OnPacked()
+
+
+CASES: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], list[int], str]] = {
+    "packed, sorted": (on_packed(), (pack_sequence([torch.zeros(n, 4) for n in (5, 3, 2)]),), {}, [5, 3, 2], "packed"),
+    "packed, not sorted": (
+        on_packed(nn.GRU), (pack_sequence([torch.zeros(n, 4) for n in (2, 5, 3)], enforce_sorted=False),), {}, [2, 5, 3], "packed",
+    ),
+    "packed inside": (PacksInside(), (IDS,), {}, [4, 2, 5], "packed"),
+    "lengths": (Intent(), (IDS, torch.tensor([4, 2, 5])), {}, [4, 2, 5], "lengths"),
+    "lengths by keyword": (Intent(), (IDS,), {"lengths": torch.tensor([4, 2, 5])}, [4, 2, 5], "lengths"),
+    "lengths left out": (Intent(), (IDS,), {}, [5, 5, 5], "shape"),
+    "bool mask": (
+        Masked(), (torch.zeros(2, 4, 4), torch.tensor([[True, True, True, False], [True, False, False, False]])), {}, [3, 1], "mask",
+    ),
+    "int mask": (Masked(), (torch.zeros(2, 4, 4),), {"attention_mask": torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])}, [3, 4], "mask"),
+    "padding": (Padded(), (IDS,), {}, [4, 2, 5], "padding"),
+    "padding inside a sequence counts": (Padded(), (torch.tensor([[3, 0, 5, 6, 0], [0, 8, 0, 0, 0]]),), {}, [4, 2], "padding"),
+    "padding, time first": (Padded(batch_first=False), (IDS.T.contiguous(),), {}, [4, 2, 5], "padding"),
+    "shape only": (Intent(), (IDS,), {}, [5, 5, 5], "shape"),
+    "time first": (Intent(batch_first=False), (IDS.T.contiguous(),), {}, [5, 5, 5], "shape"),
+    "unbatched": (Intent(), (IDS[0],), {}, [5], "shape"),
+    "bidirectional": (Intent(bidirectional=True), (IDS, torch.tensor([4, 2, 5])), {}, [4, 2, 5], "lengths"),
+    "layers and projection": (Intent(num_layers=3, proj_size=5), (IDS,), {}, [5, 5, 5], "shape"),
+    "GRU": (Intent(nn.GRU), (IDS,), {}, [5, 5, 5], "shape"),
+    "RNN": (Intent(nn.RNN), (IDS,), {}, [5, 5, 5], "shape"),
+    "a loop over LSTMCell": (CellLoop(), (torch.zeros(2, 7, 4),), {}, [7, 7], "shape"),
+    "a loop over GRUCell": (CellLoop(nn.GRUCell), (torch.zeros(2, 6, 4),), {}, [6, 6], "shape"),
+    "one row": (Padded(), (torch.tensor([[3, 4, 0]]),), {}, [2], "padding"),
+    "half": (Masked().half(), (torch.zeros(2, 4, 4).half(), torch.ones(2, 4).half()), {}, [4, 4], "mask"),
+    "bfloat16": (Intent().bfloat16(), (IDS,), {}, [5, 5, 5], "shape"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize("case", CASES)
+def test_lengths(seen: Traced, case: str) -> None:
+    module, args, kwargs, expected, source = CASES[case]
+    trace_lstm(module, name="it")(*args, **kwargs)
+    assert lengths_of(seen) == (expected, source)
+
+
+@pytest.mark.parametrize("args", [(torch.zeros(3, 7, 4),), (torch.zeros(7, 4),), (torch.zeros(3, 7, 4), None)])
+def test_a_bare_layer_returns_no_prediction(seen: Traced, args: tuple[Any, ...]) -> None:
+    trace_lstm(nn.LSTM(4, 8, batch_first=True), name="layer")(*args)
+    attributes = seen.spans[-1].attributes
+    assert attributes["lstm.sequence.length"] == 7
+    assert attributes["lstm.batch.size"] == (3 if args[0].ndim == 3 else 1)
+    assert not any(name.startswith("lstm.prediction") for name in attributes)
+
+
+def test_declared(seen: Traced) -> None:
+    model = trace_lstm(Intent(), name="it", lengths=lambda args, kwargs: [1, 2, 3])
+    model(IDS)
+    assert lengths_of(seen) == ([1, 2, 3], "declared")
+
+
+def test_a_declared_padding_id_wins_over_the_embeddings(seen: Traced) -> None:
+    trace_lstm(Padded(), name="it", padding_idx=5)(torch.tensor([[3, 4, 5, 5]]))
+    assert lengths_of(seen) == ([2], "padding")
+
+
+def test_padding_ratio_and_time_gap(seen: Traced) -> None:
+    trace_lstm(Padded(), name="it", time_gap=lambda args, kwargs: torch.tensor([[1.0, 90.5, 3.0]]))(IDS)
+    attributes = seen.spans[-1].attributes
+    assert attributes["lstm.sequence.padding_ratio"] == pytest.approx(4 / 15)
+    assert attributes["lstm.sequence.time_gap"] == 90.5
+
+
+def test_empty_batch(seen: Traced) -> None:
+    class Empty(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.new_zeros(x.shape[0], 3)
+
+    trace_lstm(Empty(), name="it")(torch.zeros(0, 5, 4))
+    attributes = seen.spans[-1].attributes
+    assert attributes["lstm.batch.size"] == 0
+    assert not any(name.startswith("lstm.prediction") for name in attributes)
+
+
+def test_quantised_dynamic_lstm(seen: Traced) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.ao.quantization import quantize_dynamic
+
+        small = quantize_dynamic(Intent().eval(), {nn.LSTM, nn.Linear})
+        trace_lstm(small, name="small")(IDS, torch.tensor([4, 2, 5]))
+    assert lengths_of(seen) == ([4, 2, 5], "lengths")
+    assert seen.spans[-1].attributes["lstm.cell"] == "LSTM"
+    assert seen.spans[-1].attributes["lstm.state.origin"] == "none"
+
+
+def test_the_layers_facts_come_from_the_tree(seen: Traced) -> None:
+    trace_lstm(Intent(nn.GRU, num_layers=2, bidirectional=True), name="it")(IDS)
+    attributes = seen.spans[-1].attributes
+    found = {name: attributes[name] for name in ("lstm.cell", "lstm.layers", "lstm.hidden_size", "lstm.bidirectional")}
+    assert found == {"lstm.cell": "GRU", "lstm.layers": 2, "lstm.hidden_size": 8, "lstm.bidirectional": True}
+
+
+def test_a_function_over_a_list_of_events(seen: Traced) -> None:
+    @trace_lstm(output="none")
+    def classify(events: list[str]) -> str:
+        return "refund"
+
+    classify(["a", "b", "c"])
+    assert seen.spans[-1].attributes["lstm.sequence.length"] == 3
+    assert seen.spans[-1].attributes["lstm.sequence.length_source"] == "shape"
+
+
+# --- Pure readers ---------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_from_packed_keeps_the_users_order(lengths: list[int], batch_first: bool) -> None:
+    padded = torch.zeros(len(lengths), max(lengths), 2)
+    padded = padded if batch_first else padded.transpose(0, 1)
+    packed = pack_padded_sequence(padded, torch.tensor(lengths), batch_first=batch_first, enforce_sorted=False)
+    assert read.from_packed(packed) == lengths
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=6, max_size=6), min_size=1, max_size=60))
+@settings(deadline=None, max_examples=60)
+def test_from_padding_is_the_last_real_id(rows: list[list[int]]) -> None:
+    expected = [max((place + 1 for place, each in enumerate(row) if each != 0), default=0) for row in rows]
+    assert read.from_padding(torch.tensor(rows), 0) == expected
+    assert read.from_padding(torch.tensor(rows).T, 0, batch_first=False) == expected
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_from_mask(inverted: bool) -> None:
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()
+    assert read.from_mask(~mask if inverted else mask, inverted=inverted) == [2, 1]
+    assert read.from_mask((~mask if inverted else mask).T, batch_first=False, inverted=inverted) == [2, 1]
+    assert read.from_mask("no mask") is None

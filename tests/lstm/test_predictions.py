@@ -1,0 +1,236 @@
+"""Confidence, margin and entropy against an independent computation in double precision."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lstm_trace import Prediction, trace_lstm
+from lstm_trace.instrument.lstm import prediction
+from tests.lstm.models import Intent, Wrapped
+from tests.tracing import Traced
+
+
+def reference(row: Any, kind: str, temperature: float = 1.0) -> tuple[int, float, float, float]:
+    """Compute index, confidence, margin and entropy with numpy alone."""
+    row = np.asarray(row, dtype=np.float64)
+    if kind == "probs":
+        chances = row
+        logs = np.log(np.where(row > 0, row, 1.0))
+        if temperature != 1.0:
+            chances = np.where(row > 0, row, 0.0) ** (1 / temperature)
+            chances = chances / chances.sum()
+            logs = np.log(np.where(chances > 0, chances, 1.0))
+    else:
+        scaled = row / temperature
+        logs = scaled - scaled.max() - np.log(np.exp(scaled - scaled.max()).sum())
+        chances = np.exp(logs)
+    order = np.sort(chances)
+    return int(np.argmax(row)), float(order[-1]), float(order[-1] - order[-2]), float(-(chances * np.where(chances > 0, logs, 0.0)).sum())
+
+
+def same(found: Any, expected: tuple[int, float, float, float]) -> None:
+    assert found.index == expected[0]
+    assert found.confidence == pytest.approx(expected[1], abs=1e-6)
+    assert found.margin == pytest.approx(expected[2], abs=1e-6)
+    assert found.entropy == pytest.approx(expected[3], abs=1e-6)
+
+
+NUMBERS = st.floats(-60, 60, width=32)
+
+
+@given(st.integers(1, 40), st.integers(2, 90), st.sampled_from([1.0, 0.5, 2.5]), st.integers(0, 2**31))
+@settings(deadline=None, max_examples=80)
+def test_logits(rows: int, classes: int, temperature: float, seed: int) -> None:
+    values = torch.randn(rows, classes, generator=torch.Generator().manual_seed(seed)) * 8
+    for row, found in zip(values, prediction.read(values, "logits", None, temperature), strict=True):
+        same(found, reference(row.numpy(), "logits", temperature))
+
+
+@given(st.integers(1, 40), st.integers(2, 90), st.sampled_from([1.0, 2.0]), st.integers(0, 2**31), st.sampled_from(["probs", "log_probs"]))
+@settings(deadline=None, max_examples=80)
+def test_probabilities(rows: int, classes: int, temperature: float, seed: int, kind: str) -> None:
+    logits = torch.randn(rows, classes, generator=torch.Generator().manual_seed(seed)) * 4
+    values = logits.softmax(-1) if kind == "probs" else logits.log_softmax(-1)
+    for row, found in zip(values, prediction.read(values, kind, None, temperature), strict=True):
+        expected = reference(row.double().numpy() if kind == "probs" else row.double().exp().numpy(), "probs", temperature)
+        same(found, expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 10), (10,), (32, 10), (3, 200), (700, 200), (1024, 1000)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_size_takes_the_same_values(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    values = torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(1)) * 5
+    found = prediction.read(values, "logits", None, 1.0)
+    for row, each in zip(values.reshape(-1, shape[-1]), found, strict=True):
+        expected = reference(row.double().numpy(), "logits")
+        assert each.confidence == pytest.approx(expected[1], abs=1e-6)
+        if each.index is not None:
+            same(each, expected)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("rows", [1, 50])
+@pytest.mark.parametrize("classes", [10, 200])
+def test_not_finite_is_flagged_and_never_emitted(seen: Traced, bad: float, rows: int, classes: int) -> None:
+    values = torch.zeros(rows, classes)
+    values[0, 3] = bad
+    component = trace_lstm(lambda x: values, name="it")
+    component(torch.zeros(rows, 5, 2))
+    span = seen.spans[-1]
+    assert span.attributes["lstm.prediction.nonfinite"] is True
+    first = span.events[0].attributes
+    assert first["lstm.prediction.nonfinite"] is True
+    assert "lstm.prediction.confidence" not in first
+    assert "lstm.prediction.label" not in first
+    for numbers in (span.attributes, *(event.attributes for event in span.events)):
+        assert all(math.isfinite(each) for each in numbers.values() if isinstance(each, float))
+    if rows > 1:
+        assert span.events[1].attributes["lstm.prediction.confidence"] == pytest.approx(1 / classes)
+
+
+def test_minus_infinity_is_a_probability_of_zero() -> None:
+    (found,) = prediction.read(torch.tensor([[0.0, -math.inf]]), "log_probs", None, 1.0)
+    assert (found.confidence, found.margin, found.entropy, found.nonfinite) == (1.0, 1.0, 0.0, False)
+
+
+def test_one_column_is_the_second_of_two_classes() -> None:
+    (found,) = prediction.read(torch.tensor([[math.log(3.0)]]), "logits", {0: "no", 1: "yes"}, 1.0)
+    assert (found.label, found.confidence) == ("yes", pytest.approx(0.75))
+    (found,) = prediction.read(torch.tensor([[0.2]], dtype=torch.float64), "probs", {0: "no", 1: "yes"}, 1.0)
+    assert (found.label, found.confidence) == ("no", pytest.approx(0.8))
+
+
+def test_multilabel() -> None:
+    values = torch.tensor([[2.0, -1.0, 0.5]])
+    (found,) = prediction.read(values, "multilabel", {0: "a", 1: "b", 2: "c"}, 1.0)
+    chances = 1 / (1 + np.exp(-np.array([2.0, -1.0, 0.5])))
+    assert (found.label, found.index) == ("a", 0)
+    assert found.confidence == pytest.approx(chances[0], abs=1e-9)
+    assert found.margin == pytest.approx(chances[0] - chances[2], abs=1e-9)
+    assert found.entropy == pytest.approx(float(-(chances * np.log(chances) + (1 - chances) * np.log(1 - chances)).sum()), abs=1e-9)
+
+
+def test_tagging_means_over_the_true_steps() -> None:
+    values = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(3))
+    found = prediction.read(values, "tagging", None, 1.0, [6, 2])
+    for row, length, each in zip(values, (6, 2), found, strict=True):
+        steps = [reference(step.numpy(), "logits") for step in row[:length]]
+        assert each.confidence == pytest.approx(np.mean([step[1] for step in steps]), abs=1e-6)
+        assert each.margin == pytest.approx(np.mean([step[2] for step in steps]), abs=1e-6)
+        assert each.entropy == pytest.approx(np.mean([step[3] for step in steps]), abs=1e-6)
+        assert each.index is None
+
+
+@pytest.mark.parametrize("given_as", ["log_probs", "logits"])
+def test_ctc_is_the_mean_log_probability_of_the_best_path(given_as: str) -> None:
+    logits = torch.randn(7, 2, 5, generator=torch.Generator().manual_seed(4))  # (time, batch, classes), as nn.CTCLoss takes it
+    found = prediction.read(logits.log_softmax(-1) if given_as == "log_probs" else logits, "ctc", None, 1.0, [7, 3])
+    for row, length, each in zip(logits.transpose(0, 1), (7, 3), found, strict=True):
+        best = [math.log(reference(step.numpy(), "logits")[1]) for step in row[:length]]
+        assert each.confidence == pytest.approx(math.exp(np.mean(best)), abs=1e-6)
+
+
+def test_regression(seen: Traced) -> None:
+    trace_lstm(lambda x: torch.tensor([[3.5]]), name="risk", output="regression")(torch.zeros(1, 4, 2))
+    attributes = seen.spans[-1].attributes
+    assert attributes["lstm.prediction.value"] == 3.5
+    assert "lstm.prediction.confidence" not in attributes
+
+
+def test_none_says_nothing(seen: Traced) -> None:
+    trace_lstm(Intent(), name="it", output="none")(torch.tensor([[1, 2]]))
+    assert not any(name.startswith("lstm.prediction") for name in seen.spans[-1].attributes)
+    assert not seen.spans[-1].events
+
+
+def test_a_callable_finds_the_logits(seen: Traced) -> None:
+    trace_lstm(lambda x: {"heads": [torch.tensor([[0.0, math.log(4.0)]])]}, name="it", output=lambda out: out["heads"][0])(torch.zeros(1, 4, 2))
+    assert seen.spans[-1].attributes["lstm.prediction.confidence"] == pytest.approx(0.8)
+
+
+def test_a_component_that_says_it_itself(seen: Traced) -> None:
+    said = Prediction(label="refund", confidence=0.75)
+    trace_lstm(lambda x: "refund (75 %)", name="it", prediction=lambda out: said)(torch.zeros(1, 4, 2))
+    attributes = seen.spans[-1].attributes
+    assert (attributes["lstm.prediction.label"], attributes["lstm.prediction.confidence"]) == ("refund", 0.75)
+
+
+@pytest.mark.parametrize(
+    "shape", ["tuple", "loss first", "dict", "dict without a known name", "dataclass", "dataclass without loss"]
+)
+def test_logits_inside_something(seen: Traced, shape: str) -> None:
+    model = Wrapped(shape)
+    ids = torch.tensor([[1, 2, 3]])
+    expected = reference(model.inner(ids)[0].detach().numpy(), "logits")
+    output = trace_lstm(model, name="it")(ids)
+    assert type(output) is type(model(ids))
+    assert seen.named("lstm it" if len(seen.spans) == 1 else "lstm it") if len(seen.spans) == 1 else True
+    assert seen.spans[0].attributes["lstm.prediction.confidence"] == pytest.approx(expected[1], abs=1e-6)
+
+
+def test_temperature_and_labels(seen: Traced) -> None:
+    trace_lstm(lambda x: torch.tensor([[0.0, 2.0]]), name="it", temperature=2.0, labels=["a", "b"])(torch.zeros(1, 4, 2))
+    attributes = seen.spans[-1].attributes
+    assert attributes["lstm.prediction.label"] == "b"
+    assert attributes["lstm.prediction.confidence"] == pytest.approx(math.e / (1 + math.e))
+
+
+def test_labels_that_do_not_fit_are_said_once_and_nothing_is_lost(seen: Traced, caplog: pytest.LogCaptureFixture) -> None:
+    component = trace_lstm(lambda x: torch.tensor([[0.0, 0.0, 5.0]]), name="it", labels=["a", "b"])
+    with caplog.at_level(logging.WARNING, "lstm_trace"):
+        component(torch.zeros(1, 4, 2))
+        component(torch.zeros(1, 4, 2))
+    assert [record.getMessage() for record in caplog.records] == [
+        "component it: labels name 2 classes, the component returned 3: an index without a name stands alone"
+    ]
+    for span in seen.spans:
+        assert span.attributes["lstm.prediction.index"] == 2
+        assert "lstm.prediction.label" not in span.attributes
+
+
+def test_labels_that_cannot_fit_are_refused_where_it_is_known() -> None:
+    with pytest.raises(ValueError, match="name 2 classes, Intent has 3"):
+        trace_lstm(Intent(), labels=["a", "b"])
+
+
+def test_three_axes_of_logits_are_not_guessed_at(seen: Traced, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "lstm_trace"):
+        trace_lstm(nn.Sequential(nn.Linear(2, 3)), name="it")(torch.zeros(2, 4, 2))
+    assert "output='tagging'" in caplog.text
+    assert not any(name.startswith("lstm.prediction") for name in seen.spans[-1].attributes)
+
+
+@pytest.mark.parametrize(
+    ("given_wrong", "message"),
+    [
+        ({"output": "softmax"}, "output='softmax': accepted are logits"),
+        ({"temperature": 0.0}, "temperature=0.0: accepted is a number above 0"),
+        ({"temperature": "hot"}, "temperature='hot': accepted is a number above 0"),
+        ({"labels": "abc"}, "labels='abc': accepted are a list of names"),
+        ({"labels": []}, "accepted is at least one name"),
+        ({"lengths": 3}, "lengths=3: accepted are the name of an argument, or a callable"),
+        ({"lengths": "lens"}, "lengths='lens' is not an argument of .*: it has self, ids, lengths"),
+        ({"padding_idx": "0"}, "padding_idx='0': accepted is a whole number"),
+        ({"prediction": 1}, "prediction=1: accepted is a callable"),
+        ({"name": ""}, "name='': accepted is a name that is not empty"),
+        ({"version": 2}, "version=2: accepted is a str"),
+    ],
+)
+def test_a_wrong_argument_is_named_when_decorating(given_wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        trace_lstm(Intent, **given_wrong)
+
+
+@pytest.mark.parametrize("target", [3, "model", None.__class__, staticmethod(len)])
+def test_a_target_that_is_no_component_is_refused(target: Any) -> None:
+    with pytest.raises(TypeError, match="trace_lstm"):
+        trace_lstm(target)
