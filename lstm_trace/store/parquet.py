@@ -34,6 +34,7 @@ def open_files(
     scratch: Path,
     closing: Callable[[], None],
     evaluation_events: bool = True,
+    count_repeated: bool = True,
 ) -> Store:
     """Open Parquet ``files`` as one store. ``scratch``: a folder for what does not fit into memory, removed by ``closing``."""
     import ibis
@@ -51,7 +52,7 @@ def open_files(
         for name, count in skipped.items():
             counts[name] = counts.get(name, 0) + count
         if not promises.each_once:
-            counts["duplicate"] += _drop_repeated(connection.con)
+            counts["duplicate"] += _drop_repeated(connection.con) * count_repeated
         spans = connection.table("spans")
         if not _one(connection.con, "select count(*) from spans"):
             raise BadInput(f"{address}: holds no span; a store is {ACCEPTED}")

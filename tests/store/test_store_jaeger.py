@@ -1,0 +1,166 @@
+"""Jaeger's query API v3 as its HTTP gateway answers, replayed by a small server: a real Jaeger is not on this machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from lstm_trace.errors import BadInput
+from lstm_trace.store import open_store
+from lstm_trace.store.jaeger import open_jaeger
+from tests.store.otlp import START, TRACE, request, rows, span, write
+
+NOW = datetime.fromtimestamp(START / 1e9 + 3600, timezone.utc)
+NOT_FOUND = {"error": {"httpCode": 404, "message": "No traces found"}}
+
+
+class Jaeger(ThreadingHTTPServer):
+    """Answers as http_gateway.go does: newest traces first, at most search_depth of them, 404 where there is none."""
+
+    daemon_threads = True
+
+    def __init__(self, traces: dict[str, tuple[str, int, dict[str, Any]]]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.traces = traces
+        self.asked: list[str] = []
+        self.canned: tuple[int, bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"jaeger+http://127.0.0.1:{self.server_port}"
+
+    def answer(self, path: str, query: dict[str, str]) -> tuple[int, Any]:
+        if path == "/api/v3/services":
+            return 200, {"services": sorted({service for service, _, _ in self.traces.values()})}
+        if path == "/api/v3/traces":
+            start, end = (datetime.fromisoformat(query[f"query.start_time_{name}"].replace("Z", "+00:00")) for name in ("min", "max"))
+            found = [
+                (time, whole)
+                for service, time, whole in self.traces.values()
+                if service == query["query.service_name"] and start.timestamp() * 1e9 <= time <= end.timestamp() * 1e9
+            ]
+            newest = sorted(found, key=lambda one: -one[0])[: int(query["query.search_depth"])]
+            groups = [group for _, whole in newest for group in whole["resourceSpans"]]
+            return (200, {"result": {"resourceSpans": groups}}) if groups else (404, NOT_FOUND)
+        trace_id = path.removeprefix("/api/v3/traces/")
+        return (200, {"result": self.traces[trace_id][2]}) if trace_id in self.traces else (404, NOT_FOUND)
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        server: Any = self.server
+        parts = urlsplit(self.path)
+        server.asked.append(self.path)
+        if server.canned:
+            status, body = server.canned
+        else:
+            status, held = server.answer(parts.path, {name: values[0] for name, values in parse_qs(parts.query).items()})
+            body = json.dumps(held).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def trace(number: int, service: str) -> tuple[str, int, dict[str, Any]]:
+    """A trace of two spans that started ``number`` minutes after the first one."""
+    time = START + number * 60_000_000_000
+    own = {"traceId": f"{number + 1:032x}", "startTimeUnixNano": str(time), "endTimeUnixNano": str(time + 5)}
+    made = [span(1, {"lstm.sequence.length": number}, **own), span(2, parentSpanId=f"{1:016x}", **own)]
+    return service, time, request(*made, resource={"service.name": service})
+
+
+@pytest.fixture
+def jaeger() -> Iterator[Jaeger]:
+    made = [trace(number, "claims" if number % 2 else "voice") for number in range(20)]
+    server = Jaeger({f"{number + 1:032x}": one for number, one in enumerate(made)})
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def opened(jaeger: Jaeger, options: str = "") -> Any:
+    return open_jaeger(jaeger.address + options, jaeger.address + options, now=NOW)
+
+
+def test_all_services_of_the_last_day_equal_the_same_traces_as_lines(jaeger: Jaeger, tmp_path: Path) -> None:
+    lines = write(tmp_path / "spans.jsonl", *(whole for _, _, whole in jaeger.traces.values()))
+    with opened(jaeger) as there, open_store(lines) as here:
+        assert sorted(there.spans.to_pyarrow().to_pylist(), key=repr) == sorted(here.spans.to_pyarrow().to_pylist(), key=repr)
+        assert there.skipped == {"malformed": 0, "duplicate": 0}
+
+
+def test_one_service_and_a_shorter_range(jaeger: Jaeger) -> None:
+    with opened(jaeger, "?service=claims") as store:
+        assert set(rows(store, "service")) == {"claims"}
+    with opened(jaeger, "?since=50m") as store:
+        assert sorted(set(rows(store, "length")) - {None}) == list(range(10, 20))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+def test_a_range_with_more_traces_than_one_answer_holds_is_asked_in_parts(jaeger: Jaeger, limit: int) -> None:
+    with opened(jaeger, f"?limit={limit}") as store:
+        assert sorted(set(rows(store, "length")) - {None}) == list(range(20))
+        assert store.spans.count().to_pyarrow().as_py() == 40
+        assert store.skipped["duplicate"] == 0
+
+
+def test_one_trace_by_its_id_whenever_it_was(jaeger: Jaeger) -> None:
+    with open_store(f"{jaeger.address}?trace={3:032x}") as store:
+        assert rows(store, "trace_id", "name") == [(f"{3:032x}", "span 1"), (f"{3:032x}", "span 2")]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("?service=unknown", "no trace of that service"),
+        (f"?trace={TRACE}", "no trace of that service, id and time"),
+        ("?since=yesterday", "since='yesterday'; accepted is a number and s, m, h or d"),
+        ("?limit=0", "limit='0'; accepted is a whole number"),
+        ("?servce=x", "unknown option 'servce'"),
+    ],
+)
+def test_what_the_address_asks_wrongly_is_refused_in_one_line(jaeger: Jaeger, options: str, says: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        opened(jaeger, options)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (200, b"<html>", "answers no JSON"),
+        (200, b"{}", "something else than Jaeger's query API v3"),
+        (500, b'{"error": {"message": "storage\\nis down"}}', "answers 500"),
+        (404, b"404 page not found\n", "answers 404 (404 page not found)"),
+    ],
+    ids=["a page", "other JSON", "an error", "no such API"],
+)
+def test_another_server_is_refused_in_one_line(jaeger: Jaeger, status: int, body: bytes, says: str) -> None:
+    jaeger.canned = (status, body)
+    with pytest.raises(BadInput) as caught:
+        open_store(jaeger.address)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_server_is_refused_in_one_line() -> None:
+    with pytest.raises(BadInput, match="Jaeger does not answer"):
+        open_store("jaeger+http://127.0.0.1:1")
+    with pytest.raises(BadInput, match="Jaeger does not answer"):
+        open_store("jaeger+http://")
