@@ -102,12 +102,12 @@ def rows(
         facts = {"cohort": COHORTS[outcomes.cohort[index]], "length": int(outcomes.length[index])}
         label = ("refund", "status")[int(outcomes.classifier[index])]
         confidence = float(outcomes.confidence[index])
-        yield common | _span(root, None, "chain claims", "CHAIN", at, 400)
-        yield common | _span(lstm, root, "lstm intent", "CHAIN", at, 5 + index % 7) | facts | {
+        yield common | span(root, None, "chain claims", "CHAIN", at, 400)
+        yield common | span(lstm, root, "lstm intent", "CHAIN", at, 5 + index % 7) | facts | {
             "component": "intent", "state_origin": "none", "label": label, "confidence": confidence, "step": 1, "branch": "classify",
             "attributes": {"app.channel": ("web", "phone")[index % 2]},
         }  # fmt: skip
-        yield common | _span(chat, root, "chat local", "LLM", at + 20_000_000, 300) | {
+        yield common | span(chat, root, "chat local", "LLM", at + 20_000_000, 300) | {
             "model": "local", "input_tokens": 800 + index % 5, "output_tokens": 90, "step": 3, "branch": f"answer_{label}",
             "upstream_component": "intent", "upstream_cohort": facts["cohort"], "upstream_length": facts["length"],
         }  # fmt: skip
@@ -118,18 +118,18 @@ def rows(
             if labelled(name, index):
                 target = lstm if mechanism == "classifier" else root
                 version = evaluator if name == "answer_quality" else "1"
-                yield _judgement(ids, trace, target, name, bool(wrong[index]), version, at + 3_000_000_000, release)
+                yield judgement(ids, trace, target, name, bool(wrong[index]), version, at + 3_000_000_000, release)
 
 
-def _span(span: str, parent: str | None, name: str, kind: str, start_ns: int, ms: int) -> dict[str, Any]:
+def span(span_id: str, parent: str | None, name: str, kind: str, start_ns: int, ms: int) -> dict[str, Any]:
     return {
-        "span_id": span, "parent_span_id": parent, "name": name, "kind": "internal", "span_kind": kind, "status": "unset",
+        "span_id": span_id, "parent_span_id": parent, "name": name, "kind": "internal", "span_kind": kind, "status": "unset",
         "start_ns": start_ns, "end_ns": start_ns + ms * 1_000_000, "duration_s": ms / 1000, "scope": "lstm_trace",
     }  # fmt: skip
 
 
-def _judgement(ids: Ids, trace: str, target: str, name: str, wrong: bool, version: str, at: int, release: str) -> dict[str, Any]:
-    return _span(ids.of_span(), None, f"evaluate {name}", "EVALUATOR", at, 1) | {
+def judgement(ids: Ids, trace: str, target: str, name: str, wrong: bool, version: str, at: int, release: str) -> dict[str, Any]:
+    return span(ids.of_span(), None, f"evaluate {name}", "EVALUATOR", at, 1) | {
         "trace_id": ids.of_trace(), "release": release, "evaluation_name": name, "evaluation_score": float(not wrong),
         "evaluation_label": "fail" if wrong else "pass", "evaluation_status": "ok", "evaluation_version": version,
         "evaluation_identifier": f"{trace}:{target}:{name}:{version}", "evaluation_annotator": "CODE",
