@@ -43,6 +43,12 @@ class Shield:
         self._note(error, trace)
         return True
 
+    def caught(self, error: Exception) -> None:
+        """Treat a mistake caught by an ``except`` of ours like one raised inside: for code that runs too often to enter anything."""
+        if self.strict:
+            raise error
+        self._note(error, error.__traceback__)
+
     def _note(self, error: Exception, trace: TracebackType | None) -> None:
         last = trace
         while last is not None and last.tb_next is not None:

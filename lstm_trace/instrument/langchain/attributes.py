@@ -33,6 +33,10 @@ _OI_KINDS: Final[Mapping[Kind, str]] = {
 }
 
 
+_DOCUMENTS: Final = 20
+"""More would push other attributes out of a span that holds 128."""
+
+
 def span_name(kind: Kind, name: str) -> str:
     """Name the span of a run: ``chain {name}``, ``invoke_agent {name}``, ``chat {model}`` …."""
     return f"{_VERBS[kind]} {name}"
@@ -50,9 +54,9 @@ class Vocabulary:
         self.settings = settings
         self.openinference = "openinference" in settings.conventions
         self.gen_ai = "gen_ai" in settings.conventions
+        self._constants = {kind: self._constant(kind) for kind in _VERBS}
 
-    def start(self, kind: Kind) -> Attributes:
-        """Return what stands on every span of this kind."""
+    def _constant(self, kind: Kind) -> Attributes:
         attributes: Attributes = {}
         if self.openinference:
             attributes[c.OI_KIND] = _OI_KINDS[kind]
@@ -60,26 +64,34 @@ class Vocabulary:
             attributes[c.GEN_AI_OPERATION] = _VERBS[kind]
         return attributes
 
-    def chain(self, kind: Kind, name: str) -> Attributes:
+    def start(self, kind: Kind) -> Mapping[str, Any]:
+        """Return what stands on every span of this kind; the same mapping every time."""
+        return self._constants[kind]
+
+    def chain(self, kind: Kind, name: str) -> Mapping[str, Any]:
         """Return the attributes of a chain or an agent."""
-        attributes = self.start(kind)
+        if kind == "chain":
+            return self._constants[kind]
+        attributes = dict(self._constants[kind])
         if kind == "agent" and self.gen_ai:
             attributes[c.GEN_AI_AGENT_NAME] = name
         if kind == "agent" and self.openinference:
             attributes[c.OI_AGENT_NAME] = name
         return attributes
 
-    def node(self, attributes: Attributes, metadata: Mapping[str, Any]) -> None:
-        """Add a graph node's name and superstep."""
+    def node(self, attributes: Mapping[str, Any], metadata: Mapping[str, Any]) -> Attributes:
+        """Return the attributes with a graph node's name and superstep."""
+        attributes = dict(attributes)
         node, superstep = metadata.get("langgraph_node"), metadata.get("langgraph_step")
         if node is not None:
             attributes[c.GRAPH_NODE] = str(node)
         if superstep is not None:
             attributes[c.GRAPH_SUPERSTEP] = int(superstep)
+        return attributes
 
     def asked(self, asked: Asked, operation: str) -> Attributes:
         """Return the attributes of a model call that starts."""
-        attributes = self.start("llm")
+        attributes = dict(self._constants["llm"])
         if self.openinference:
             attributes[c.OI_MODEL] = asked.model
         if self.gen_ai:
@@ -132,7 +144,7 @@ class Vocabulary:
 
     def tool(self, name: str, call_id: str | None) -> Attributes:
         """Return the attributes of a tool call that starts."""
-        attributes = self.start("tool")
+        attributes = dict(self._constants["tool"])
         if self.openinference:
             attributes[c.OI_TOOL_NAME] = name
         if self.gen_ai:
@@ -141,15 +153,11 @@ class Vocabulary:
                 attributes[c.GEN_AI_TOOL_CALL_ID] = str(call_id)
         return attributes
 
-    def tool_result(self, output: Any) -> Attributes:
-        """Return the attributes of a tool call that ended: a message with status ``error`` was an error."""
-        return {c.ERROR_TYPE: "tool_error"} if getattr(output, "status", None) == "error" else {}
-
     def documents(self, documents: Sequence[Any]) -> Attributes:
-        """Return ids and scores of retrieved documents, at most ``max_events`` of them."""
+        """Return ids and scores of retrieved documents, of the first twenty."""
         attributes: Attributes = {}
         listed: list[dict[str, Any]] = []
-        for index, document in enumerate(documents[: self.settings.max_events]):
+        for index, document in enumerate(documents[:_DOCUMENTS]):
             found, score = document_facts(document)
             entry: dict[str, Any] = {}
             if found is not None:

@@ -5,27 +5,57 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, TypeVar, overload
 
-from opentelemetry import context as otel
+from opentelemetry.trace import SpanContext
 
+from lstm_trace import ambient
 from lstm_trace.guard import shield
-from lstm_trace.instrument.langchain.current import astepwise, stepwise
+from lstm_trace.instrument.langchain.current import Entered, astepwise, stepwise
 from lstm_trace.instrument.langchain.handler import handler
-from lstm_trace.instrument.langchain.runs import Run, Scope
+from lstm_trace.instrument.langchain.runs import Kind, Run, Scope, scopes
 
 Session = str | Callable[[tuple[Any, ...], dict[str, Any]], Any] | None
 ReadSession = Callable[[tuple[Any, ...], dict[str, Any]], Any] | None
+After = Callable[[SpanContext, tuple[Any, ...], dict[str, Any], Any], object] | None
 _T = TypeVar("_T")
 
 
 @overload
-def trace_chain(target: _T, *, name: str | None = None, agent: bool = False, session: Session = None) -> _T: ...
+def trace_chain(
+    target: _T,
+    *,
+    name: str | None = None,
+    agent: bool = False,
+    session: Session = None,
+    evaluators: Sequence[Any] = (),
+    evaluate_sample: float = 1.0,
+    evaluate_with: Callable[..., Any] | None = None,
+) -> _T: ...
 @overload
-def trace_chain(target: None = None, *, name: str | None = None, agent: bool = False, session: Session = None) -> Callable[[_T], _T]: ...
-def trace_chain(target: Any = None, *, name: str | None = None, agent: bool = False, session: Session = None) -> Any:
+def trace_chain(
+    target: None = None,
+    *,
+    name: str | None = None,
+    agent: bool = False,
+    session: Session = None,
+    evaluators: Sequence[Any] = (),
+    evaluate_sample: float = 1.0,
+    evaluate_with: Callable[..., Any] | None = None,
+) -> Callable[[_T], _T]: ...
+def trace_chain(
+    target: Any = None,
+    *,
+    name: str | None = None,
+    agent: bool = False,
+    session: Session = None,
+    evaluators: Sequence[Any] = (),
+    evaluate_sample: float = 1.0,
+    evaluate_with: Callable[..., Any] | None = None,
+) -> Any:
     """Give every call of ``target`` a span ``chain {name}``, or ``invoke_agent {name}`` with ``agent``; what it calls stands below it.
 
     ``target`` is a function, an async function, a generator function (also async), or a LangChain Runnable or compiled graph, which is
@@ -33,23 +63,40 @@ def trace_chain(target: Any = None, *, name: str | None = None, agent: bool = Fa
     its input) that holds the session's id, or is a callable ``(args, kwargs) -> id``; the id stands as ``session.id`` on everything below.
     LangChain need not be installed. Raises TypeError for a target that cannot be called and ValueError for an unknown argument.
 
+    ``evaluators`` (see ``lstm_trace.evaluate``, objects or names) judge the share ``evaluate_sample`` of the answers in the background,
+    after the answer was given; ``evaluate_with`` is a callable ``(args, kwargs, result) -> {"response": …, "context": …, "query": …}``. An
+    answer that is streamed is not judged, as nothing here holds it whole.
+
     >>> @trace_chain(name="claims", session="ticket")
     ... def answer(ticket, question):
     ...     return question.upper()
     >>> answer("t-1", "where is it?")
     'WHERE IS IT?'
     """
+    after = _online(evaluators, evaluate_sample, evaluate_with)
+    return _traced(target, name, agent, session, after)
+
+
+def _online(evaluators: Sequence[Any], sample: float, read: Callable[..., Any] | None) -> After:
+    if not evaluators:
+        return None
+    # By name: the room of evaluators stands above this one, and only who asks for it pays for it.
+    online: After = import_module("lstm_trace.evaluate.online").OnlineEvaluators(evaluators, sample=sample, read=read)
+    return online
+
+
+def _traced(target: Any, name: str | None, agent: bool, session: Session, after: After) -> Any:
     if target is None:
-        return functools.partial(trace_chain, name=name, agent=agent, session=session)
+        return lambda found: _traced(found, name, agent, session, after)
     if isinstance(target, (staticmethod, classmethod)):
-        return type(target)(trace_chain(target.__func__, name=name, agent=agent, session=session))
+        return type(target)(_traced(target.__func__, name, agent, session, after))
     runnable = _runnable_class()
     if runnable is not None and isinstance(target, runnable):
-        return _trace_runnable(target, _Chain(name or target.get_name(), agent, _session_of_input(session)))
+        return _trace_runnable(target, _Chain(name or target.get_name(), agent, _session_of_input(session), after))
     if not callable(target) or isinstance(target, type):
         raise TypeError(f"trace_chain({target!r}): accepted are a function, a Runnable and a compiled graph")
     own = name or getattr(target, "__name__", None) or type(target).__name__
-    return _trace_function(target, _Chain(own, agent, _session_of_arguments(target, session)))
+    return _trace_function(target, _Chain(own, agent, _session_of_arguments(target, session), after))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +106,30 @@ class _Chain:
     name: str
     agent: bool
     session: ReadSession
+    after: After = None
+
+    def where(self, run: Run | None) -> SpanContext | None:
+        """Return the span to judge, where there is anything to judge it with; asked before the run ends and lets go of its span."""
+        return None if self.after is None or run is None or run.opened is None else run.opened.span_context
+
+    def judge(self, where: SpanContext | None, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Hand a finished answer to the online evaluators."""
+        if where is not None and self.after is not None:
+            with shield:
+                self.after(where, args, kwargs, result)
 
     def open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:
         """Open the span of one call, or return None where nothing records."""
         with shield:
             if handler.silenced or handler.silent():
                 return None
-            kind = "agent" if self.agent else "chain"
+            kind: Kind = "agent" if self.agent else "chain"
             found = self.session(args, kwargs) if self.session is not None else None
             run = handler.start(
                 kind,
                 self.name,
+                handler.vocabulary.chain(kind, self.name),
                 run_id=object(),
-                attributes=handler.vocabulary.chain(kind, self.name),
                 session=None if found is None else str(found),
             )
             if run is not None:
@@ -87,7 +145,7 @@ def _trace_function(target: Any, chain: _Chain) -> Any:
         async def astream(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             run = chain.open(args, kwargs)
             inner = target(*args, **kwargs)
-            stream = inner if run is None else astepwise(inner, _scope(run))
+            stream = inner if run is None else astepwise(inner, Scope.around(run))
             try:
                 async for chunk in stream:
                     yield chunk
@@ -103,7 +161,7 @@ def _trace_function(target: Any, chain: _Chain) -> Any:
             run = chain.open(args, kwargs)
             inner = target(*args, **kwargs)
             try:
-                return (yield from (inner if run is None else stepwise(inner, _scope(run))))
+                return (yield from (inner if run is None else stepwise(inner, Scope.around(run))))
             finally:
                 _close(run)
 
@@ -115,15 +173,17 @@ def _trace_function(target: Any, chain: _Chain) -> Any:
             run = chain.open(args, kwargs)
             if run is None or run.context is None:
                 return await target(*args, **kwargs)
-            token = otel.attach(run.context)
+            where = chain.where(run)
+            token = ambient.enter(run.context)
             try:
                 result = await target(*args, **kwargs)
             except BaseException as error:
                 _close(run, error)
                 raise
             finally:
-                otel.detach(token)
+                ambient.leave(token)
             _close(run)
+            chain.judge(where, args, kwargs, result)
             return result
 
         return acall
@@ -133,24 +193,20 @@ def _trace_function(target: Any, chain: _Chain) -> Any:
         run = chain.open(args, kwargs)
         if run is None or run.context is None:
             return target(*args, **kwargs)
-        token = otel.attach(run.context)
+        where = chain.where(run)
+        token = ambient.enter(run.context)
         try:
             result = target(*args, **kwargs)
         except BaseException as error:
             _close(run, error)
             raise
         finally:
-            otel.detach(token)
+            ambient.leave(token)
         _close(run)
+        chain.judge(where, args, kwargs, result)
         return result
 
     return call
-
-
-def _scope(run: Run) -> Scope:
-    scope = Scope()
-    scope.run, scope.taken = run, True
-    return scope
 
 
 def _close(run: Run | None, error: BaseException | None = None) -> None:
@@ -210,8 +266,6 @@ def _pending(scope: Scope | None) -> bool:
 
 def _open(chain: _Chain, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope | None:
     """Open the chain's span and return the scope in which LangChain's own run becomes it; None inside such a scope."""
-    from lstm_trace.instrument.langchain.runs import scopes
-
     if _pending(scopes.get()):
         return None
     run = chain.open(args, kwargs)
@@ -223,32 +277,32 @@ def _open(chain: _Chain, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope
 
 
 def _entry(original: Any, chain: _Chain) -> Any:
-    from lstm_trace.instrument.langchain.current import entered
-
     @functools.wraps(original)
     def invoke(self: Any, *args: Any, **kwargs: Any) -> Any:
         scope = _open(chain, args, kwargs)
         if scope is None:
             return original(self, *args, **kwargs)
-        with entered(scope):
+        where = chain.where(scope.adopt)
+        with Entered(scope):
             result = original(self, *args, **kwargs)
         _close(scope.adopt)
+        chain.judge(where, args, kwargs, result)
         return result
 
     return invoke
 
 
 def _aentry(original: Any, chain: _Chain) -> Any:
-    from lstm_trace.instrument.langchain.current import entered
-
     @functools.wraps(original)
     async def ainvoke(self: Any, *args: Any, **kwargs: Any) -> Any:
         scope = _open(chain, args, kwargs)
         if scope is None:
             return await original(self, *args, **kwargs)
-        with entered(scope):
+        where = chain.where(scope.adopt)
+        with Entered(scope):
             result = await original(self, *args, **kwargs)
         _close(scope.adopt)
+        chain.judge(where, args, kwargs, result)
         return result
 
     return ainvoke

@@ -1,7 +1,7 @@
 """Make a run's span current while the user's code of that run executes, and only then.
 
 LangChain enters most code through a copied ``contextvars.Context``: what is set in there needs no detach. Code that it calls directly
-(models, retrievers, a graph's loop and its routing functions) is entered through a wrapper that restores the caller's context in the
+(models, retrievers, a graph's loop and its routing functions) is entered through a wrapper that puts the caller's context back in the
 same frame, for generators around every single step.
 """
 
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import contextmanager
 from typing import Any
 
-from opentelemetry import context as otel
-
+from lstm_trace import ambient
 from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain.handler import handler
 from lstm_trace.instrument.langchain.runs import RUN_KEY, Run, Scope, run_of, scopes
@@ -27,34 +25,44 @@ def config_context(original: Any) -> Any:
     @functools.wraps(original)
     def _set_config_context(config: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(config, *args, **kwargs)
-        with shield:
+        try:
             run = handler.live.get(getattr(config.get("callbacks"), "parent_run_id", None))
-            context = run.context if run is not None else None
-            if run is not None and context is not None:
-                here: Run | None = otel.get_current().get(RUN_KEY)  # type: ignore[assignment]
+            opened = run.opened if run is not None else None
+            if run is not None and opened is not None:
+                here: Any = ambient.get().get(RUN_KEY)
                 if here is None or not here.is_or_is_below(run.run_id):
-                    otel.attach(context)  # a copied contextvars.Context: nothing to detach
+                    ambient.enter(opened.context)  # a copied contextvars.Context: nothing to detach
+        except Exception as error:  # noqa: BLE001
+            shield.caught(error)
         return result
 
     return _set_config_context
 
 
-@contextmanager
-def entered(scope: Scope) -> Generator[None]:
-    """Enter one stretch of a framework function's code; leave the caller's context as it was."""
-    context = scope.run.context if scope.run is not None else None
-    token = otel.attach(otel.get_current() if context is None else context)
-    mine = scopes.set(scope)
-    try:
-        yield
-    except BaseException as error:
-        # What the framework does not report: cancellation of a tool, a retriever or a model.
-        if scope.run is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
-            handler.end(scope.run, error=error)
-        raise
-    finally:
-        scopes.reset(mine)
-        otel.detach(token)
+class Entered:
+    """One stretch of a framework function's code, inside a scope; afterwards the caller's context is as it was.
+
+    An exception that leaves it closes the scope's run: the framework itself reports no cancellation of a tool, a retriever or a model.
+    """
+
+    __slots__ = ("_mine", "_scope", "_token")
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> None:
+        run = self._scope.run
+        opened = run.opened if run is not None else None
+        self._token = ambient.enter(ambient.get() if opened is None else opened.context)
+        self._mine = scopes.set(self._scope)
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        scopes.reset(self._mine)
+        ambient.leave(self._token)
+        run = self._scope.run
+        if error is not None and run is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
+            with shield:
+                handler.end(run, error=error)
 
 
 def scoped(make_scope: MakeScope) -> Callable[[Any], Any]:
@@ -65,7 +73,7 @@ def scoped(make_scope: MakeScope) -> Callable[[Any], Any]:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             if handler.silent():
                 return original(self, *args, **kwargs)
-            with entered(make_scope(self)):
+            with Entered(make_scope(self)):
                 return original(self, *args, **kwargs)
 
         return call
@@ -81,7 +89,7 @@ def scoped_async(make_scope: MakeScope) -> Callable[[Any], Any]:
         async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             if handler.silent():
                 return await original(self, *args, **kwargs)
-            with entered(make_scope(self)):
+            with Entered(make_scope(self)):
                 return await original(self, *args, **kwargs)
 
         return call
@@ -111,8 +119,9 @@ def scoped_async_generator(make_scope: MakeScope) -> Callable[[Any], Any]:
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
         async def astream(self: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            scope = make_scope(self)
-            inner = astepwise(original(self, *args, **kwargs), scope)
+            inner = original(self, *args, **kwargs)
+            if not handler.silent():
+                inner = astepwise(inner, make_scope(self))
             try:
                 async for chunk in inner:
                     yield chunk
@@ -126,99 +135,95 @@ def scoped_async_generator(make_scope: MakeScope) -> Callable[[Any], Any]:
 
 def stepwise(inner: Generator[Any, Any, Any], scope: Scope) -> Generator[Any, Any, Any]:
     """Drive a generator so that each of its steps runs inside ``scope``."""
-    step: Callable[[], Any] = functools.partial(next, inner)
+    step: Callable[..., Any] = inner.send
+    given: Any = None
     try:
         while True:
             try:
-                with entered(scope):
-                    chunk = step()
+                with Entered(scope):
+                    chunk = step(given)
             except StopIteration as stop:
                 return stop.value
             try:
-                sent = yield chunk
+                given, step = (yield chunk), inner.send
             except GeneratorExit:
                 raise
-            except BaseException as error:  # noqa: BLE001  thrown in by the caller: the generator's own business
-                step = functools.partial(inner.throw, error)
-            else:
-                step = functools.partial(next, inner) if sent is None else functools.partial(inner.send, sent)
+            except BaseException as error:  # thrown in by the caller: the generator's own business
+                given, step = error, inner.throw
     finally:
-        with entered(scope):
+        with Entered(scope):
             inner.close()
 
 
 async def astepwise(inner: AsyncGenerator[Any, Any], scope: Scope) -> AsyncGenerator[Any, Any]:
     """Drive an async generator so that each of its steps runs inside ``scope``."""
-    step: Callable[[], Any] = inner.__anext__
+    step: Callable[..., Any] = inner.asend
+    given: Any = None
     try:
         while True:
             try:
-                with entered(scope):
-                    chunk = await step()
+                with Entered(scope):
+                    chunk = await step(given)
             except StopAsyncIteration:
                 return
             try:
-                sent = yield chunk
+                given, step = (yield chunk), inner.asend
             except GeneratorExit:
                 raise
-            except BaseException as error:  # noqa: BLE001  thrown in by the caller: the generator's own business
-                step = functools.partial(inner.athrow, error)
-            else:
-                step = inner.__anext__ if sent is None else functools.partial(inner.asend, sent)
+            except BaseException as error:  # thrown in by the caller: the generator's own business
+                given, step = error, inner.athrow
     finally:
-        with entered(scope):
+        with Entered(scope):
             await inner.aclose()
 
 
 def model_call(original: Any) -> Any:
-    """Wrap ``_generate_with_cache``: the model's own code runs inside its span."""
+    """Wrap ``_generate_with_cache`` or ``_generate_helper``: the model's own code runs inside its span."""
 
     @functools.wraps(original)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        scope = _scope_of(args, kwargs)
-        if scope is None:
+        run = _run_given(args, kwargs)
+        opened = run.opened if run is not None else None
+        if opened is None:
             return original(self, *args, **kwargs)
-        with _inside(scope):
+        token = ambient.enter(opened.context)
+        try:
             return original(self, *args, **kwargs)
+        finally:
+            ambient.leave(token)
 
     return call
 
 
 def model_call_async(original: Any) -> Any:
-    """Wrap ``_agenerate_with_cache``; a cancellation in there is reported by nobody else."""
+    """Wrap the async ones; a cancellation in there is reported by nobody else."""
 
     @functools.wraps(original)
     async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        scope = _scope_of(args, kwargs)
-        if scope is None:
+        run = _run_given(args, kwargs)
+        opened = run.opened if run is not None else None
+        if run is None or opened is None:
             return await original(self, *args, **kwargs)
+        token = ambient.enter(opened.context)
         try:
-            with _inside(scope):
-                return await original(self, *args, **kwargs)
+            return await original(self, *args, **kwargs)
         except Exception:
             raise  # LangChain reports it, with what was generated so far
         except BaseException as error:
-            handler.end(scope, error=error)
+            with shield:
+                handler.end(run, error=error)
             raise
+        finally:
+            ambient.leave(token)
 
     return call
 
 
-@contextmanager
-def _inside(run: Run) -> Generator[None]:
-    token = otel.attach(run.context or otel.get_current())
-    try:
-        yield
-    finally:
-        otel.detach(token)
-
-
-def _scope_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:
-    """Return the open run of the run manager that a call was given: by keyword, or the first of a list of them."""
+def _run_given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:
+    """Return the run of the run manager that a model was given: by keyword, or the first of the list that is its third argument."""
     given = kwargs.get("run_manager")
-    if given is None:
-        given = next(
-            (each for arg in args if (each := arg[0] if isinstance(arg, list) and arg else arg) is not None and run_of(each)), None
-        )
-    run = run_of(given) if given is not None else None
-    return run if run is not None and run.context is not None else None
+    if given is None and len(args) > 2:
+        given = args[2]
+    if isinstance(given, list):
+        given = given[0] if len(given) == 1 else None
+    return run_of(given) if given is not None else None

@@ -6,15 +6,19 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from opentelemetry import context as otel
-
+from lstm_trace import ambient
 from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain import starts
 from lstm_trace.instrument.langchain.handler import handler
-from lstm_trace.instrument.langchain.runs import Run, Scope, run_of, take_scope
+from lstm_trace.instrument.langchain.runs import LEASE, Run, Scope, take_scope
 
 Opener = Callable[[Any, Any, "tuple[Any, ...]", "dict[str, Any]", "Scope | None"], "Run | None"]
-"""(callback manager, run manager, args, kwargs, scope) -> the run, if it records."""
+"""(callback manager, run manager, args, kwargs, scope) -> the run, if it is to be followed."""
+
+Closer = Callable[[Run, "tuple[Any, ...]", "dict[str, Any]"], None]
+"""(run, args, kwargs): closes it with what was reported."""
+
+# These functions run for every step of every chain: a bare ``try`` costs nothing, entering the shield does.
 
 
 def on_start(opener: Opener) -> Callable[[Any], Any]:
@@ -23,11 +27,14 @@ def on_start(opener: Opener) -> Callable[[Any], Any]:
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
         def start(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if handler.silent():
+                return original(self, *args, **kwargs)
             scope = take_scope()
             made = original(self, *args, **kwargs)
-            if not handler.silent():
-                with shield:
-                    _begin(opener, self, made, args, kwargs, scope)
+            try:
+                _begin(opener, self, made, args, kwargs, scope)
+            except Exception as error:  # noqa: BLE001
+                shield.caught(error)
             return made
 
         return start
@@ -41,11 +48,14 @@ def on_start_async(opener: Opener) -> Callable[[Any], Any]:
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
         async def start(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if handler.silent():
+                return await original(self, *args, **kwargs)
             scope = take_scope()
             made = await original(self, *args, **kwargs)
-            if not handler.silent():
-                with shield:
-                    _begin(opener, self, made, args, kwargs, scope)
+            try:
+                _begin(opener, self, made, args, kwargs, scope)
+            except Exception as error:  # noqa: BLE001
+                shield.caught(error)
             return made
 
         return start
@@ -56,33 +66,31 @@ def on_start_async(opener: Opener) -> Callable[[Any], Any]:
 def _begin(opener: Opener, callbacks: Any, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any], scope: Scope | None) -> None:
     if starts.HIDDEN in callbacks.tags:
         return
-    several = made if isinstance(made, list) else [made]
-    for run_manager in several:
-        if handler.live.get(run_manager.run_id) is not None:
-            return  # LangGraph starts one run twice where it shows its tracers less than its other handlers
-        run = opener(callbacks, run_manager, args, kwargs, scope)
+    several = made if isinstance(made, list) else (made,)
+    for manager in several:
+        if handler.live.get(manager.run_id) is not None:
+            return  # LangGraph starts one run twice where its tracers are to see less than its other handlers
+        run = opener(callbacks, manager, args, kwargs, scope)
         if run is None:
             continue
-        handler.live.add(run, run_manager)
-        if scope is not None and len(several) == 1:
+        handler.live.add(run, manager)
+        if scope is not None and len(several) == 1 and run.opened is not None:
             scope.run = run
-            if run.context is not None:
-                otel.attach(run.context)  # the scope's wrapper restores the caller's context in its own frame
-
-
-Closer = Callable[[Run, "tuple[Any, ...]", "dict[str, Any]"], None]
+            ambient.enter(run.opened.context)  # the scope's wrapper puts the caller's context back, in its own frame
 
 
 def on_end(closer: Closer) -> Callable[[Any], Any]:
-    """Wrap ``CallbackManagerFor*Run.on_*_end`` and ``_error``."""
+    """Wrap ``CallbackManagerFor*Run.on_*_end``, ``_error`` and ``_new_token``."""
 
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
         def end(self: Any, *args: Any, **kwargs: Any) -> Any:
-            run = run_of(self)
-            if run is not None:
-                with shield:
-                    closer(run, args, kwargs)
+            lease = self.__dict__.get(LEASE)
+            if lease is not None:
+                try:
+                    closer(lease.run, args, kwargs)
+                except Exception as error:  # noqa: BLE001
+                    shield.caught(error)
             return original(self, *args, **kwargs)
 
         return end
@@ -96,10 +104,12 @@ def on_end_async(closer: Closer) -> Callable[[Any], Any]:
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
         async def end(self: Any, *args: Any, **kwargs: Any) -> Any:
-            run = run_of(self)
-            if run is not None:
-                with shield:
-                    closer(run, args, kwargs)
+            lease = self.__dict__.get(LEASE)
+            if lease is not None:
+                try:
+                    closer(lease.run, args, kwargs)
+                except Exception as error:  # noqa: BLE001
+                    shield.caught(error)
             return await original(self, *args, **kwargs)
 
         return end

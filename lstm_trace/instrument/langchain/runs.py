@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from opentelemetry.context import Context, create_key
 
-from lstm_trace import conventions as c
 from lstm_trace.guard import shield
 
 if TYPE_CHECKING:
@@ -28,13 +27,14 @@ RUN_KEY: Final = create_key("lstm_trace.langchain.run")
 class Run:
     """One run whose span is open. ``opened`` is None once it ended, which also breaks the cycle between a run and its context.
 
-    A run that the sampler dropped is kept (``recording`` is False) so that everything below it is dropped with it.
+    ``trajectory`` numbers the runs directly below this one, ``step_of`` is the one in which this run is a step. ``attempts`` counts what
+    this run tries again and again below itself. A run that the sampler dropped is kept (``recording`` is False) so that everything
+    below it is dropped with it.
     """
 
     __slots__ = (
         "attempts",
         "first_chunk_ns",
-        "hidden",
         "interrupted",
         "kind",
         "labels",
@@ -71,7 +71,7 @@ class Run:
         """Tell whether this is the run with that id, or one inside it."""
         run: Run | None = self
         while run is not None:
-            if run.run_id == run_id:
+            if run.run_id is run_id or run.run_id == run_id:
                 return True
             run = run.parent
         return False
@@ -80,7 +80,7 @@ class Run:
 class Lease:
     """What a run manager holds of its run. Dropped before the run ended, it hands the run over for closing.
 
-    A finaliser may run anywhere, also while this thread holds a lock of the SDK: it only puts the run into a reentrant queue.
+    A finaliser may run anywhere, also while its thread holds a lock of the SDK: it only puts the run into a reentrant queue.
     """
 
     __slots__ = ("run",)
@@ -94,6 +94,8 @@ class Lease:
 
 
 _abandoned: queue.SimpleQueue[tuple[Run, int]] = queue.SimpleQueue()
+LEASE: Final = "_lstm_trace_lease"
+"""The attribute under which a run manager holds its lease; a copy of the manager holds the same one."""
 
 
 class LiveRuns:
@@ -111,12 +113,12 @@ class LiveRuns:
 
     def get(self, run_id: Any) -> Run | None:
         """Return the open run with this id."""
-        return self._runs.get(run_id)
+        return self._runs.get(run_id) if self._runs else None
 
-    def add(self, run: Run, holder: Any) -> None:
-        """Note an open run and let ``holder`` (its run manager) hold it."""
+    def add(self, run: Run, manager: Any) -> None:
+        """Note an open run and let its run manager hold it."""
         self._runs[run.run_id] = run
-        holder.__dict__[_LEASE] = Lease(run)
+        manager.__dict__[LEASE] = Lease(run)
         if self._reaper is None:
             self._start_reaper()
 
@@ -126,8 +128,9 @@ class LiveRuns:
 
     def remove(self, run: Run) -> None:
         """Note that a run ended."""
-        if self._runs.get(run.run_id) is run:
-            del self._runs[run.run_id]
+        known = self._runs.pop(run.run_id, None)
+        if known is not None and known is not run:
+            self._runs[run.run_id] = known
 
     def reap(self) -> None:
         """Close every run whose manager was dropped without an end."""
@@ -152,60 +155,45 @@ class LiveRuns:
                 self._reaper.start()
 
     def _wait(self) -> None:
-        while True:
+        while self._reaper is threading.current_thread():
             run, end_ns = _abandoned.get()
             with shield:
                 self._finish(run, end_ns)
 
 
-_LEASE: Final = "_lstm_trace_lease"
-
-
-def run_of(holder: Any) -> Run | None:
+def run_of(manager: Any) -> Run | None:
     """Return the run that a run manager holds, ended or not."""
-    lease = getattr(holder, "__dict__", {}).get(_LEASE)
+    lease = getattr(manager, "__dict__", {}).get(LEASE)
     return None if lease is None else lease.run
 
 
 class Scope:
-    """One call of a framework function inside which a run will start: it learns the run, and the run's context is current until it ends.
+    """One call of a framework function inside which a run will start. It learns that run, whose context is current until the call returns.
 
-    ``facts`` are attributes for that run's span and everything below; ``adopt`` is a run that is already open and that the
-    framework's own run is to become, instead of a second span.
+    ``graph`` and ``agent`` say what the run is, ``thread`` is its conversation. ``adopt`` is a run that is open already and that the
+    framework's own run is to become instead of a second span. ``group`` marks runs that stand side by side.
     """
 
-    __slots__ = ("adopt", "agent", "graph", "group", "links_thread", "name", "run", "taken")
+    __slots__ = ("adopt", "agent", "graph", "group", "run", "taken", "thread")
 
-    def __init__(
-        self,
-        *,
-        graph: bool = False,
-        agent: bool = False,
-        name: str | None = None,
-        thread: str | None = None,
-        adopt: Run | None = None,
-        group: object = None,
-    ) -> None:
+    def __init__(self, *, graph: bool = False, agent: bool = False, adopt: Run | None = None, group: object = None) -> None:
         self.graph = graph
         self.agent = agent
-        self.name = name
-        self.links_thread = thread
         self.adopt = adopt
         self.group = group
+        self.thread: str | None = None
         self.run: Run | None = None
         self.taken = False
 
+    @classmethod
+    def around(cls, run: Run) -> Scope:
+        """Return the scope of a call whose run is open already."""
+        scope = cls()
+        scope.run, scope.taken = run, True
+        return scope
+
 
 scopes: ContextVar[Scope | None] = ContextVar("lstm_trace_langchain_scope", default=None)
-
-
-def waiting_run() -> Run | None:
-    """Return the run that the next framework run is to become, and take it over from the scope around."""
-    scope = scopes.get()
-    if scope is None or scope.taken or scope.adopt is None:
-        return None
-    scope.taken = True
-    return scope.adopt
 
 
 def take_scope() -> Scope | None:
@@ -217,4 +205,10 @@ def take_scope() -> Scope | None:
     return scope
 
 
-ABANDONED: Final = {c.RUN_ABANDONED: True}
+def waiting_run() -> Run | None:
+    """Return the open run that the next framework run is to become, and take it over from the scope around."""
+    scope = scopes.get()
+    if scope is None or scope.taken or scope.adopt is None:
+        return None
+    scope.taken = True
+    return scope.adopt

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from lstm_trace import conventions as c
 from lstm_trace.instrument.langchain import messages
 from lstm_trace.instrument.langchain.handler import handler
-from lstm_trace.instrument.langchain.runs import Run, Scope
+from lstm_trace.instrument.langchain.runs import Kind, Run, Scope
 
 HIDDEN: Final = "langsmith:hidden"
 """LangChain's tag of runs that are plumbing."""
@@ -16,37 +17,35 @@ Args = tuple[Any, ...]
 Given = dict[str, Any]
 
 
-def chain(callbacks: Any, made: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
+def chain(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
     """Open the span of a chain, a graph or a graph's node."""
-    metadata = callbacks.metadata
-    if scope is not None and scope.adopt is not None:
-        return handler.adopt(scope.adopt, made.run_id, _thread(metadata) if scope.graph else None, _resumes(args, given))
-    name = (scope.name if scope is not None else None) or given.get("name") or _serialized_name(args) or "chain"
-    kind = "agent" if scope is not None and scope.agent else "chain"
-    vocabulary = handler.vocabulary
-    attributes = vocabulary.chain(kind, name)
-    if any(tag.startswith("graph:step:") for tag in callbacks.tags):
-        vocabulary.node(attributes, metadata)
+    metadata: Mapping[str, Any] = callbacks.metadata
+    tags = callbacks.tags
+    kind: Kind = "chain"
     resumes = False
-    if scope is not None and scope.graph:
-        scope.links_thread = _thread(metadata)
-        resumes = _resumes(args, given)
+    if scope is not None:
+        if scope.graph:
+            thread = metadata.get("thread_id")
+            scope.thread = None if thread is None else str(thread)
+            resumes = _resumes(args, given)
+            kind = "agent" if scope.agent else "chain"
+        if scope.adopt is not None:
+            return handler.adopt(scope.adopt, manager.run_id, scope.thread, resumes)
+    name = given.get("name") or _serialized_name(args, given) or "chain"
+    attributes = handler.vocabulary.chain(kind, name)
+    if tags and tags[-1].startswith("graph:step:"):
+        attributes = handler.vocabulary.node(attributes, metadata)
     return handler.start(
         kind,
         name,
+        attributes,
+        run_id=manager.run_id,
         parent_run_id=callbacks.parent_run_id,
-        run_id=made.run_id,
-        tags=callbacks.tags,
+        tags=tags,
         metadata=metadata,
-        attributes=attributes,
         scope=scope,
         resumes=resumes,
     )
-
-
-def _thread(metadata: Mapping[str, Any]) -> str | None:
-    thread = metadata.get("thread_id")
-    return None if thread is None else str(thread)
 
 
 def _resumes(args: Args, given: Given) -> bool:
@@ -54,60 +53,60 @@ def _resumes(args: Args, given: Given) -> bool:
     return inputs is None or type(inputs).__name__ == "Command"
 
 
-def chat(callbacks: Any, made: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
+def chat(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
     """Open the span of a chat model call."""
-    return _model("chat", callbacks, made, args, given, scope)
+    return _model("chat", callbacks, manager, args, given, scope)
 
 
-def completion(callbacks: Any, made: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
+def completion(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
     """Open the span of a text completion."""
-    return _model("text_completion", callbacks, made, args, given, scope)
+    return _model("text_completion", callbacks, manager, args, given, scope)
 
 
-def _model(operation: str, callbacks: Any, made: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
+def _model(operation: str, callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
+    vocabulary = handler.vocabulary
     asked = messages.asked(args[0] if args else given.get("serialized"), given, callbacks.metadata)
-    attributes = handler.vocabulary.asked(asked, operation)
     run = handler.start(
         "llm",
         asked.model,
+        vocabulary.asked(asked, operation),
+        run_id=manager.run_id,
         parent_run_id=callbacks.parent_run_id,
-        run_id=made.run_id,
         tags=callbacks.tags,
         metadata=callbacks.metadata,
-        attributes=attributes,
         scope=scope,
+        span_name=f"{operation} {asked.model}",
     )
     if run is not None:
-        run.labels = handler.vocabulary.metric_labels(asked, operation)
+        run.labels = vocabulary.metric_labels(asked, operation)
     return run
 
 
-def tool(callbacks: Any, made: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
+def tool(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
     """Open the span of a tool call."""
-    name = _serialized_name(args) or given.get("name") or "tool"
+    name = _serialized_name(args, given) or given.get("name") or "tool"
     return handler.start(
         "tool",
         name,
+        handler.vocabulary.tool(name, given.get("tool_call_id")),
+        run_id=manager.run_id,
         parent_run_id=callbacks.parent_run_id,
-        run_id=made.run_id,
         tags=callbacks.tags,
         metadata=callbacks.metadata,
-        attributes=handler.vocabulary.tool(name, given.get("tool_call_id")),
         scope=scope,
     )
 
 
-def retriever(callbacks: Any, made: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
+def retriever(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
     """Open the span of a retrieval."""
-    name = given.get("name") or _serialized_name(args) or "retriever"
     return handler.start(
         "retriever",
-        name,
+        given.get("name") or _serialized_name(args, given) or "retriever",
+        handler.vocabulary.start("retriever"),
+        run_id=manager.run_id,
         parent_run_id=callbacks.parent_run_id,
-        run_id=made.run_id,
         tags=callbacks.tags,
         metadata=callbacks.metadata,
-        attributes=handler.vocabulary.start("retriever"),
         scope=scope,
     )
 
@@ -116,7 +115,7 @@ def retriever(callbacks: Any, made: Any, args: Args, given: Given, scope: Scope 
 
 
 def ended(run: Run, args: Args, given: Given) -> None:
-    """Close a chain or a tool."""
+    """Close a chain."""
     handler.end(run)
 
 
@@ -127,13 +126,14 @@ def failed(run: Run, args: Args, given: Given) -> None:
 
 def answered(run: Run, args: Args, given: Given) -> None:
     """Close a model call that answered."""
-    handler.end_model(run, messages.answer(args[0] if args else given.get("response")))
+    if run.opened is not None:
+        handler.end_model(run, messages.answer(args[0] if args else given.get("response")))
 
 
 def model_failed(run: Run, args: Args, given: Given) -> None:
     """Close a model call that raised; what it said until then is kept."""
-    partial = messages.answer(given.get("response"))
-    handler.end_model(run, partial, error=args[0] if args else given.get("error"))
+    if run.opened is not None:
+        handler.end_model(run, messages.answer(given.get("response")), error=args[0] if args else given.get("error"))
 
 
 def chunk(run: Run, args: Args, given: Given) -> None:
@@ -145,7 +145,7 @@ def chunk(run: Run, args: Args, given: Given) -> None:
 def tool_ended(run: Run, args: Args, given: Given) -> None:
     """Close a tool call; an error that was turned into a message for the model is still an error of the tool."""
     output = args[0] if args else given.get("output")
-    handler.end(run, handler.vocabulary.tool_result(output))
+    handler.end(run, {c.ERROR_TYPE: "tool_error"} if getattr(output, "status", None) == "error" else None)
 
 
 def retrieved(run: Run, args: Args, given: Given) -> None:
@@ -154,8 +154,8 @@ def retrieved(run: Run, args: Args, given: Given) -> None:
     handler.end(run, handler.vocabulary.documents(documents or ()) if run.recording else None)
 
 
-def _serialized_name(args: Args) -> str | None:
-    serialized = args[0] if args else None
+def _serialized_name(args: Args, given: Given) -> str | None:
+    serialized = args[0] if args else given.get("serialized")
     if not isinstance(serialized, dict):
         return None
     name = serialized.get("name") or (serialized.get("id") or [None])[-1]

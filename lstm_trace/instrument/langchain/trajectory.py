@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
-from lstm_trace.facts import Step
+from lstm_trace import conventions as c
 
 _EVENTS_A_SPAN: Final = 128
-_GRAPH: Final = "graph:step:"
-_SEQUENCE: Final = "seq:step:"
-_MAP: Final = "map:key:"
-_CONDITION: Final = "condition:"
-_BRANCH: Final = "branch:"
-_RETRY: Final = "retry:attempt:"
+"""The SDK keeps the last 128 events of a span."""
+
+OWN_NAME: Final = "\0name"
+GRAPH_NODE: Final = "\0node"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where LangChain's own tags put a run among its siblings.
+class Place(NamedTuple):
+    """Where LangChain's own tag puts a run among its siblings.
 
-    ``key`` is equal for siblings that run side by side and None where the tags do not say. ``parallel`` says that no sibling with
-    this key may see what another one predicted. ``branch`` is what was chosen; an empty string says "the run's own name".
+    ``key`` is equal for siblings that run side by side and None where the tag does not say. ``parallel`` says that no sibling with this
+    key may see what another one predicted. ``branch`` is what was chosen: a name, or ``OWN_NAME`` or ``GRAPH_NODE`` for where to find it.
+    ``attempt`` counts from 1.
     """
 
     key: str | None = None
@@ -33,89 +31,132 @@ class Place:
     attempt: int | None = None
 
 
-_NOWHERE: Final = Place()
+NOWHERE: Final = Place()
 
 
-def place_of(tags: Sequence[str], metadata: Any) -> Place:
-    """Read the tags that LangChain and LangGraph put on a child run.
+@lru_cache(maxsize=2048)
+def place_of_tag(tag: str) -> Place | None:
+    """Read one tag that LangChain or LangGraph put on a child run; None for the user's own tags.
 
-    >>> place_of(["map:key:billing"], {})
+    >>> place_of_tag("map:key:billing")
     Place(key='map', parallel=True, branch='billing', attempt=None)
-    >>> place_of(["seq:step:2"], {}).key
-    'seq:step:2'
+    >>> place_of_tag("retry:attempt:2").attempt, place_of_tag("mine")
+    (2, None)
     """
-    for tag in tags:
-        if tag.startswith(_GRAPH):
-            return Place(tag, True, metadata.get("langgraph_node") or "")
-        if tag.startswith(_SEQUENCE):
-            return Place(tag)
-        if tag.startswith(_MAP):
-            return Place("map", True, tag[len(_MAP) :])
-        if tag.startswith(_CONDITION):
-            return Place("condition")
-        if tag.startswith(_BRANCH):
-            return Place(tag, False, "")
-        if tag.startswith(_RETRY):
-            return Place(attempt=int(tag[len(_RETRY) :]))
-    return _NOWHERE
+    head, found, rest = tag.partition(":")
+    if not found:
+        return None
+    if head == "graph" and rest.startswith("step:"):
+        return Place(tag, True, GRAPH_NODE)
+    if head == "seq" and rest.startswith("step:"):
+        return Place(tag)
+    if head == "map" and rest.startswith("key:"):
+        return Place("map", True, rest[4:])
+    if head == "condition":
+        return Place("condition")
+    if head == "branch":
+        return Place(tag, False, OWN_NAME)
+    if head == "retry" and rest.startswith("attempt:") and rest[8:].isdigit():
+        return Place(attempt=int(rest[8:]))
+    return None
+
+
+def place_of(tags: Sequence[str]) -> Place:
+    """Read a run's tags. LangChain adds its own one last."""
+    for tag in reversed(tags):
+        place = place_of_tag(tag)
+        if place is not None:
+            return place
+    return NOWHERE
+
+
+def branch_of(place: Place, name: str, metadata: Mapping[str, Any]) -> str | None:
+    """Return the branch that was chosen: a graph's node, a parallel key, or what a RunnableBranch took."""
+    if place.branch is GRAPH_NODE:
+        node = metadata.get("langgraph_node")
+        return name if node is None else str(node)
+    if place.branch is OWN_NAME:
+        # A class's default name says nothing: then the branch's number in LangChain's tag is the better name.
+        return place.key if name.startswith("Runnable") else name
+    return place.branch
+
+
+class _Taken:
+    """One step as it was taken: what runs side by side adds its branch."""
+
+    __slots__ = ("attempt", "began_ns", "branches", "number", "path")
+
+    def __init__(self, number: int, path: str, began_ns: int) -> None:
+        self.number = number
+        self.path = path
+        self.began_ns = began_ns
+        self.attempt = 1
+        self.branches: list[str] = []
+
+    def facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {c.TRAJECTORY_STEP: self.number, c.TRAJECTORY_ATTEMPT: self.attempt, c.TRAJECTORY_PATH: self.path}
+        if self.branches:
+            facts[c.TRAJECTORY_BRANCH] = ",".join(self.branches)
+        return facts
 
 
 class Trajectory:
-    """The steps of one agent run or outermost chain. Safe to use from the threads of a superstep."""
+    """The steps of one agent run or outermost chain. Safe to use from the threads of a superstep.
 
-    __slots__ = ("_attempts", "_branches", "_key", "_lock", "_open", "_prefix", "number", "steps")
+    >>> trajectory = Trajectory()
+    >>> trajectory.begin("seq:step:1", None, now=1)["agent.trajectory.step"]
+    1
+    >>> [trajectory.begin("map", key, now=2)["agent.trajectory.step"] for key in ("left", "right")]
+    [2, 2]
+    >>> trajectory.events()[-1][0]["agent.trajectory.branch"]
+    'left,right'
+    """
 
-    def __init__(self, prefix: str | None = None) -> None:
-        self._prefix = f"{prefix}." if prefix else ""
+    __slots__ = ("_attempts", "_key", "_lock", "_open", "_prefix", "_steps")
+
+    def __init__(self, above: str | None = None) -> None:
+        self._prefix = f"{above}." if above else ""
         self._lock = threading.Lock()
         self._key: str | None = None
         self._open = 0
-        self._attempts: dict[str, int] = {}
-        self._branches: list[str] = []
-        self.number = 0
-        self.steps: deque[tuple[Step, int]] = deque(maxlen=_EVENTS_A_SPAN)
+        self._attempts: dict[str, int] | None = None
+        self._steps: deque[_Taken] = deque(maxlen=_EVENTS_A_SPAN)
 
-    def begin(self, place: Place, branch: str | None, now: int, *, task: str | None = None, again: bool = False) -> Step:
-        """Return the step that a child run starting now belongs to.
+    def begin(
+        self, key: str | None, branch: str | None, now: int, *, attempt: int | None = None, task: str | None = None, again: bool = False
+    ) -> dict[str, Any]:
+        """Return the attributes of the step that a child run starting ``now`` (ns) belongs to.
 
-        ``task`` is one node's one task: the same task again is its next attempt. ``again`` says that this run repeats the step before it.
+        ``task`` names one task of one node: the same task again is its next attempt. ``again`` says that this run repeats the one before.
         """
         with self._lock:
-            repeats = again or (place.attempt is not None and place.attempt > 1)
-            beside = self._open > 0 if place.key is None else place.key == self._key
-            if self.number == 0 or not (beside or repeats):
-                self.number += 1
-                self._key = place.key
-                self._branches = []
-                self._attempts = {}
-            attempt = place.attempt or 1
+            taken = self._steps[-1] if self._steps else None
+            beside = self._open > 0 if key is None else key == self._key
+            if taken is None or not (beside or again):
+                number = 1 if taken is None else taken.number + 1
+                taken = _Taken(number, f"{self._prefix}{number}", now)
+                self._steps.append(taken)
+                self._key, self._attempts = key, None
             if task is not None:
-                attempt = self._attempts[task] = self._attempts.get(task, 0) + 1
+                counted = self._attempts
+                if counted is None:
+                    counted = self._attempts = {}
+                attempt = counted[task] = counted.get(task, 0) + 1
             self._open += 1
-            step = Step(self.number, branch, f"{self._prefix}{self.number}", attempt)
-            self._note(step, now)
-            return step
+            if branch is not None and branch not in taken.branches:
+                taken.branches.append(branch)
+            if attempt is not None and attempt > taken.attempt:
+                taken.attempt = attempt
+        facts: dict[str, Any] = {c.TRAJECTORY_STEP: taken.number, c.TRAJECTORY_ATTEMPT: attempt or 1, c.TRAJECTORY_PATH: taken.path}
+        if branch is not None:
+            facts[c.TRAJECTORY_BRANCH] = branch
+        return facts
 
     def end(self) -> None:
         """Note that a child run ended."""
         with self._lock:
             self._open -= 1
 
-    def retried(self, attempt: int) -> None:
-        """Note that something inside the current step is tried again."""
-        with self._lock:
-            if self.steps and self.steps[-1][0].number == self.number:
-                last, began = self.steps[-1]
-                if attempt > last.attempt:
-                    self.steps[-1] = (Step(last.number, last.branch, last.path, attempt), began)
-
-    def _note(self, step: Step, now: int) -> None:
-        # One event a step: what runs side by side is one step whose branch names them all.
-        if step.branch is not None and step.branch not in self._branches:
-            self._branches.append(step.branch)
-        joined = ",".join(self._branches) or None
-        if self.steps and self.steps[-1][0].number == step.number:
-            last, began = self.steps[-1]
-            self.steps[-1] = (Step(step.number, joined, step.path, max(last.attempt, step.attempt)), began)
-        else:
-            self.steps.append((Step(step.number, joined, step.path, step.attempt), now))
+    def events(self) -> list[tuple[dict[str, Any], int]]:
+        """Return one (attributes, began in ns) a step."""
+        return [(taken.facts(), taken.began_ns) for taken in self._steps]

@@ -1,0 +1,294 @@
+"""What tracing adds to one invoke: process CPU, against a minimal hand-written callback handler, plain spans and public instrumentors.
+
+Every mode runs in a process of its own that lives through the whole benchmark, so that nobody's patches or caches disturb another's;
+the parent lets them take turns, batch by batch, and takes medians. ``--peer NAME=PYTHON`` runs a public instrumentor in its own
+virtual environment (they pin each other's dependencies); without it the ones importable here take part and the others are named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+WORKLOADS = {"lambda": 200, "prompt|model|parser": 60, "prompt|model|parser 32 KB": 60, "agent, 3 tool steps": 8}
+SPANS = {"lambda": 1, "prompt|model|parser": 4, "prompt|model|parser 32 KB": 4, "agent, 3 tool steps": 12}
+SAMPLING = ("sampled", "off", "no-op")
+PEERS = {
+    "openinference": "openinference.instrumentation.langchain",
+    "traceloop": "opentelemetry.instrumentation.langchain",
+    "official": "opentelemetry.instrumentation.genai.langchain",
+}
+GOALS = {"sampled": 1.2, "off": 0.4}
+
+
+# --- Workloads: invoke(config) ---------------------------------------------------------------------------------------------------
+
+
+def workloads() -> dict[str, Callable[[Any], Any]]:
+    from langchain_core.language_models.fake_chat_models import FakeListChatModel, FakeMessagesListChatModel
+    from langchain_core.messages import AIMessage
+    from langchain_core.output_parsers import StrOutputParser
+    from langchain_core.prompts import ChatPromptTemplate
+    from langchain_core.runnables import RunnableLambda
+    from langchain_core.tools import tool
+
+    one = RunnableLambda(lambda x: x)
+    chain = ChatPromptTemplate.from_template("say {q}") | FakeListChatModel(responses=["hello"]) | StrOutputParser()
+    short, long = {"q": "x" * 8}, {"q": "x" * 32_768}
+    made: dict[str, Callable[[Any], Any]] = {
+        "lambda": lambda config: one.invoke(1, config),
+        "prompt|model|parser": lambda config: chain.invoke(short, config),
+        "prompt|model|parser 32 KB": lambda config: chain.invoke(long, config),
+    }
+    try:
+        from langchain.agents import create_agent
+    except ImportError:
+        return made
+
+    @tool
+    def look(q: str) -> str:
+        """Look something up."""
+        return q
+
+    class Model(FakeMessagesListChatModel):
+        def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+            return self
+
+    def call(number: int) -> AIMessage:
+        return AIMessage("", tool_calls=[{"name": "look", "args": {"q": "x"}, "id": f"call-{number}"}])
+
+    model = Model(responses=[call(1), call(2), call(3), AIMessage("done")])
+    agent = create_agent(model, [look])
+
+    def ask(config: Any) -> Any:
+        model.i = 0
+        return agent.invoke({"messages": [("user", "hi")]}, config)
+
+    made["agent, 3 tool steps"] = ask
+    return made
+
+
+# --- Modes: a config for every invoke, and what is switched on for the whole process ---------------------------------------------
+
+
+def provider(sampling: str) -> Any:
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    if sampling == "no-op":
+        return trace.NoOpTracerProvider()
+    made = TracerProvider(sampler=ALWAYS_ON if sampling == "sampled" else ALWAYS_OFF, shutdown_on_exit=False)
+    made.add_span_processor(BatchSpanProcessor(Nowhere()))
+    return made
+
+
+def minimal_handler(tracer: Any) -> Any:
+    """The floor: what one would write oneself to get a span a run."""
+    from langchain_core.callbacks import BaseCallbackHandler
+    from opentelemetry import trace
+
+    class Minimal(BaseCallbackHandler):
+        run_inline = True
+
+        def __init__(self) -> None:
+            self.spans: dict[Any, Any] = {}
+
+        def begin(self, name: str, run_id: Any, parent_run_id: Any, attributes: dict[str, Any]) -> None:
+            parent = self.spans.get(parent_run_id)
+            context = trace.set_span_in_context(parent) if parent is not None else None
+            self.spans[run_id] = tracer.start_span(name, context=context, attributes=attributes)
+
+        def finish(self, run_id: Any, attributes: dict[str, Any] | None = None) -> None:
+            span = self.spans.pop(run_id, None)
+            if span is not None:
+                if attributes:
+                    span.set_attributes(attributes)
+                span.end()
+
+        def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: Any, parent_run_id: Any = None, **kwargs: Any) -> None:
+            self.begin(f"chain {kwargs.get('name') or 'chain'}", run_id, parent_run_id, {"openinference.span.kind": "CHAIN"})
+
+        def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: Any, parent_run_id: Any = None, **kwargs: Any) -> None:
+            self.begin("chat", run_id, parent_run_id, {"openinference.span.kind": "LLM", "llm.model_name": "model"})
+
+        def on_tool_start(self, serialized: Any, input_str: Any, *, run_id: Any, parent_run_id: Any = None, **kwargs: Any) -> None:
+            self.begin(f"tool {serialized['name']}", run_id, parent_run_id, {"openinference.span.kind": "TOOL"})
+
+        def on_llm_end(self, response: Any, *, run_id: Any, **kwargs: Any) -> None:
+            usage = response.generations[0][0].message.usage_metadata or {}
+            prompt, completion = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
+            self.finish(run_id, {"llm.token_count.prompt": prompt, "llm.token_count.completion": completion})
+
+        def on_chain_end(self, outputs: Any, *, run_id: Any, **kwargs: Any) -> None:
+            self.finish(run_id)
+
+        def on_tool_end(self, output: Any, *, run_id: Any, **kwargs: Any) -> None:
+            self.finish(run_id)
+
+        on_chain_error = on_llm_error = on_tool_error = on_tool_end
+
+    return Minimal()
+
+
+def plain_spans(tracer: Any, count: int, invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    from opentelemetry import trace
+
+    def call(config: Any) -> Any:
+        spans: list[Any] = []
+        for _ in range(count):
+            context = trace.set_span_in_context(spans[-1]) if spans else None
+            spans.append(tracer.start_span("chain step", context=context, attributes={"openinference.span.kind": "CHAIN"}))
+        result = invoke(config)
+        for span in reversed(spans):
+            span.end()
+        return result
+
+    return call
+
+
+def prepare(mode: str, sampling: str) -> dict[str, Callable[[], Any]]:
+    made = workloads()
+    given: Any = None
+    if mode == "handler":
+        given = minimal_handler(provider(sampling).get_tracer("bench"))
+    elif mode == "plain spans":
+        tracer = provider(sampling).get_tracer("bench")
+        made = {name: plain_spans(tracer, SPANS[name], invoke) for name, invoke in made.items()}
+    elif mode == "ours":
+        from lstm_trace import LangChainInstrumentor
+
+        LangChainInstrumentor().instrument(tracer_provider=provider(sampling))
+    elif mode in PEERS:
+        os.environ["TRACELOOP_TRACE_CONTENT"] = "false"
+        os.environ["OPENINFERENCE_HIDE_INPUTS"] = os.environ["OPENINFERENCE_HIDE_OUTPUTS"] = "true"
+        module = importlib.import_module(PEERS[mode])
+        module.LangChainInstrumentor().instrument(tracer_provider=provider(sampling), skip_dep_check=True)
+
+    def bound(invoke: Callable[[Any], Any]) -> Callable[[], Any]:
+        return lambda: invoke(None if given is None else {"callbacks": [given]})
+
+    return {name: bound(invoke) for name, invoke in made.items()}
+
+
+# --- Turns -----------------------------------------------------------------------------------------------------------------------
+
+
+def work(mode: str, sampling: str) -> None:
+    """Answer ``{"workload", "count"}`` lines with the microseconds of process CPU that one invoke took."""
+    calls = prepare(mode, sampling)
+    for name, call in calls.items():
+        for _ in range(max(3, WORKLOADS[name] // 2)):
+            call()
+    print(json.dumps(sorted(calls)), flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        call = calls[asked["workload"]]
+        call()
+        gc.collect()
+        began = time.process_time()
+        for _ in range(asked["count"]):
+            call()
+        print((time.process_time() - began) / asked["count"] * 1e6, flush=True)
+
+
+class Worker:
+    def __init__(self, mode: str, sampling: str, python: str) -> None:
+        self.mode, self.sampling = mode, sampling
+        self.process = subprocess.Popen(
+            [python, __file__, "--worker", mode, sampling],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if mode in PEERS else None,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        )
+        assert self.process.stdout is not None
+        first = self.process.stdout.readline()
+        self.workloads: list[str] = json.loads(first) if first else []
+
+    def measure(self, workload: str, count: int) -> float:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"workload": workload, "count": count}) + "\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+def measured(workers: list[Worker], workload: str, rounds: int) -> dict[str, float]:
+    taken: dict[str, list[float]] = {worker.mode: [] for worker in workers}
+    for _ in range(rounds):
+        for worker in workers:
+            taken[worker.mode].append(worker.measure(workload, WORKLOADS[workload]))
+    floor = taken["nothing"]
+    return {mode: statistics.median(one - none for one, none in zip(values, floor, strict=True)) for mode, values in taken.items()}
+
+
+def peers(given: list[str]) -> Iterator[tuple[str, str]]:
+    pythons = dict(each.split("=", 1) for each in given)
+    for name, module in PEERS.items():
+        try:
+            here = importlib.util.find_spec(module) is not None
+        except ModuleNotFoundError:
+            here = False
+        if name in pythons or here:
+            yield name, pythons.get(name, sys.executable)
+        else:
+            print(f"{name}: {module} is not installed here, left out (give --peer {name}=PYTHON)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worker", nargs=2, metavar=("MODE", "SAMPLING"))
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--workload", action="append", choices=list(WORKLOADS))
+    parser.add_argument("--sampling", action="append", choices=SAMPLING)
+    given = parser.parse_args()
+    if given.worker:
+        work(*given.worker)
+        return
+    here = sys.executable
+    others = list(peers(given.peer))
+    print("added microseconds of process CPU an invoke (× the minimal handler); medians of", given.rounds, "interleaved rounds\n")
+    for sampling in given.sampling or SAMPLING:
+        modes = [("nothing", here), ("handler", here), ("plain spans", here), ("ours", here), *others]
+        workers = [Worker(mode, sampling, python) for mode, python in modes]
+        for worker in [each for each in workers if not each.workloads]:
+            print(f"{worker.mode}: did not start, left out")
+            workers.remove(worker)
+        for workload in given.workload or WORKLOADS:
+            able = [worker for worker in workers if workload in worker.workloads]
+            added = measured(able, workload, given.rounds)
+            handler = added["handler"]
+            parts = [f"{mode} {value:8.1f} (×{value / handler:.2f})" for mode, value in added.items() if mode != "nothing"]
+            goal = GOALS.get(sampling)
+            met = "" if goal is None else "  goal met" if added["ours"] <= goal * handler else f"  goal ×{goal} MISSED"
+            print(f"{sampling:8s} {workload:26s} " + "  ".join(parts) + met, flush=True)
+        for worker in workers:
+            worker.close()
+
+
+if __name__ == "__main__":
+    main()
