@@ -81,7 +81,9 @@ def matched(store: Store, primary: Who, candidate: Who, *, gold: str, key: str |
     pairs = [(one, two) for one, two in pairs if None in (one["length"], two["length"]) or one["length"] == two["length"]]
 
     def both(name: str) -> Floats:
-        return np.array([[np.nan if row[name] is None else row[name] for row in side] for side in zip(*pairs, strict=True)], dtype=np.float64)
+        return np.array(
+            [[np.nan if row[name] is None else row[name] for row in side] for side in zip(*pairs, strict=True)], dtype=np.float64
+        )
 
     ones, twos = zip(*pairs, strict=True)
     return Windows(

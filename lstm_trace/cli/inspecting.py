@@ -39,7 +39,7 @@ Printed = Annotated[Format, typer.Option("--format", help="How to print.")]
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to ``app``."""
-    for command in (show, cohorts, drift, diagnose, report):
+    for command in (show, cohorts, drift, diagnose, compare, report, convert):
         app.command()(command)
 
 
@@ -160,6 +160,9 @@ def diagnose(
     since: Since = None,
     until: Until = None,
     min_effect: Annotated[float, typer.Option(min=0.0, help="Flag no contribution below this many percentage points.")] = 0.3,
+    replay: Annotated[str | None, typer.Option(help="pkg.mod:pipeline, which runs a recorded input again; settles the verdict.")] = None,
+    replay_inputs: Annotated[int, typer.Option(min=1, help="Inputs run again for each blamed component, twice each.")] = 300,
+    replay_store: Annotated[Path, typer.Option(help="Folder for the traces of the replay.")] = Path("lstm-traces-replay"),
     fail_on: Annotated[str | None, typer.Option(help="Exit with 1 when the verdict names one of these: any, or classifier,mix …")] = None,
     format: Printed = Format.table,
 ) -> None:
@@ -172,10 +175,59 @@ def diagnose(
     given = _mechanisms(mechanism or [])
     with open_store(store) as opened:
         verdict = judge(opened, baseline, candidate, outcome=outcome, mechanisms=given, view=view, min_effect_pp=min_effect)
-    plain = verdict.as_dict()
+        settled: list[dict[str, Any]] = []
+        if replay is not None:
+            from lstm_trace.analyse.replay import as_dict
+            from lstm_trace.analyse.replay import replay as settle
+            from lstm_trace.cli.replaying import traced_pipeline
+
+            with traced_pipeline(replay, candidate, replay_store) as pipeline:
+                verdict, counted = settle(opened, verdict, pipeline, view=view, at_most=replay_inputs)
+            settled = as_dict(counted)
+    plain = verdict.as_dict() | ({"replay": settled} if replay is not None else {})
     _print(format, verdict_text(verdict), plain, plain["components"])
     if blamable & set(verdict.verdict):
         raise typer.Exit(1)
+
+
+def compare(
+    store: Address,
+    primary: Annotated[str, typer.Option(help="A component, NAME or NAME@RELEASE.")],
+    candidate: Annotated[str, typer.Option(help="The other one, which did the same job on the same windows.")],
+    gold: Annotated[str, typer.Option(help="The evaluation that judges a component's own span.")] = "ground_truth_match",
+    key: Annotated[str | None, typer.Option(help="Attribute that names the window, where the two ran in different traces.")] = None,
+    price: Annotated[list[str] | None, typer.Option(help="MODEL=IN,OUT, prices per million tokens. Repeatable.")] = None,
+    compute_price: Annotated[float | None, typer.Option(min=0.0, help="Price of one hour of a component that calls no model.")] = None,
+    edges: Edges = None,
+    since: Since = None,
+    until: Until = None,
+    format: Printed = Format.table,
+) -> None:
+    """Two components on matched windows: quality, latency, tokens and cost side by side, tested in pairs."""
+    from lstm_trace.analyse.compare import compare as pair
+    from lstm_trace.analyse.compare import read_prices
+    from lstm_trace.report.text import comparison_text
+    from lstm_trace.store import open_store
+
+    view, prices = _view(edges, since, until, None), read_prices(price or [])
+    with open_store(store) as opened:
+        found = pair(opened, primary, candidate, gold=gold, key=key, prices=prices, compute_price=compute_price, view=view)
+    plain = found.as_dict()
+    _print(format, comparison_text(found), plain, [plain["primary"], plain["candidate"]])
+
+
+def convert(
+    store: Address,
+    output: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="The Parquet file to write.")],
+) -> None:
+    """Write a store as one Parquet file, the form that large stores are read from fastest."""
+    from lstm_trace.store import open_store
+    from lstm_trace.store.convert import convert as write
+
+    with open_store(store) as opened:
+        spans = write(opened, output)
+        skipped = _skipped(opened.skipped)
+    typer.echo(f"{output}: {spans:,} spans{skipped}")
 
 
 def report(

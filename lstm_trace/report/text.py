@@ -11,6 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from lstm_trace.analyse.cohorts import CohortRow, CohortTable, cohorts
+from lstm_trace.analyse.compare import Comparison
 from lstm_trace.analyse.diagnose import Verdict
 from lstm_trace.analyse.drift import Drift, Estimate
 from lstm_trace.analyse.onetrace import Placed, Score, Trace, read_trace
@@ -239,6 +240,37 @@ def watch_table(rows: Sequence[Watched]) -> Table:
             since,
         )
     return shown
+
+
+def comparison_text(found: Comparison) -> Group:
+    """Two contenders beside each other, the paired tests, and quality by cohort."""
+    sides = (found.primary, found.candidate)
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("")
+    for side in sides:
+        shown.add_column(printable(side.name, 40), justify="right", no_wrap=True)
+    shown.add_column("paired", justify="right", no_wrap=True)
+    quality = "–" if found.quality_p_value is None else f"p = {found.quality_p_value:.2g}"
+    ratio = "–" if found.latency_ratio is None else f"× {found.latency_ratio:.2f}, p = {found.latency_p_value:.2g}"
+    shown.add_row("fails", *(share(side.fail_rate) for side in sides), quality)
+    shown.add_row("95 %", *(between(side.ci_low, side.ci_high) for side in sides), "")
+    shown.add_row("only this one failed", number(found.only_primary_failed), number(found.only_candidate_failed), "")
+    shown.add_row("p50", *(seconds(side.latency_p50_s) for side in sides), ratio)
+    shown.add_row("p99", *(seconds(side.latency_p99_s) for side in sides), "")
+    shown.add_row("tokens in", *(number(side.input_tokens_mean, 1) for side in sides), "")
+    shown.add_row("tokens out", *(number(side.output_tokens_mean, 1) for side in sides), "")
+    shown.add_row("cost per 1000", *(number(side.cost_per_1000, 4) for side in sides), "")
+    cohorts = Table(box=None, pad_edge=False, header_style="bold")
+    cohorts.add_column("steps")
+    for title in ("windows", *(f"{printable(side.name, 40)} fails" for side in sides), "q"):
+        cohorts.add_column(title, justify="right", no_wrap=True)
+    for row in found.cohorts:
+        rates = (share(row.primary_fail_rate), share(row.candidate_fail_rate))
+        cohorts.add_row(Text(printable(row.cohort, 40)), number(row.n), *rates, f"{row.q_value:.2g}")
+    agree = "" if found.agreement is None else f", same label in {share(found.agreement)}"
+    lines: list[Any] = [Text(f"{found.windows:,} matched windows, {found.both_judged:,} judged for both{agree}"), Text(""), shown]
+    lines += [Text(""), cohorts] if found.cohorts else []
+    return Group(*lines, *(Text(f"note: {printable(note, 300)}", "dim") for note in found.notes))
 
 
 def verdict_text(verdict: Verdict) -> Group:

@@ -77,7 +77,10 @@ def test_a_shadow_on_a_sample_is_compared_on_that_sample():
 
 
 def test_windows_that_do_not_match_are_refused():
-    with store_of(calls(offset=100)) as store, pytest.raises(BadInput, match=r"windows do not match: by the attribute app.window 140 of 240"):
+    with (
+        store_of(calls(offset=100)) as store,
+        pytest.raises(BadInput, match=r"windows do not match: by the attribute app.window 140 of 240"),
+    ):
         compare(store, "intent", "llm-intent", key="app.window")
     with store_of(calls(longer=1)) as store, pytest.raises(BadInput, match=r"240 of 240 matched windows .* differ in length"):
         compare(store, "intent", "llm-intent")

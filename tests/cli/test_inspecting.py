@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lstm_trace.cli import main
-from lstm_trace.store import store_of
+from lstm_trace.store import open_store, store_of
 from tests.analyse.incidents import COHORTS, Ids, World, rows, simulate
 
 RANDOM = np.random.default_rng(11)
@@ -178,3 +182,74 @@ def test_bad_input_is_one_line_and_two(run, address, tmp_path, words, message):
     assert out == ""
     assert len(err.splitlines()) == 1
     assert message in err
+
+
+PIPELINE = """
+from opentelemetry import trace
+
+def pipeline(case, put_back):
+    trace.get_current_span().set_attribute("seen", put_back or "as it is")
+    return put_back == "classifier"
+"""
+
+
+def test_a_replay_settles_the_verdict_and_is_traced_itself(address, tmp_path):
+    (tmp_path / "mine.py").write_text(PIPELINE)
+    command = [
+        sys.executable,
+        "-c",
+        "from lstm_trace.cli import main; main()",
+        "diagnose",
+        address,
+        "--baseline",
+        "v1",
+        "--candidate",
+        "v2",
+    ]
+    command += ["--replay", "mine:pipeline", "--replay-inputs", "12", "--format", "json"]
+    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    verdict = json.loads(done.stdout)
+    assert verdict["verdict"] == ["classifier"]
+    assert verdict["replay"] == [
+        {
+            "component": "classifier",
+            "n": 12,
+            "fixed": 12,
+            "broken": 0,
+            "errors": 0,
+            "p_value": pytest.approx(2 / 4096),
+            "outcome": "confirmed",
+        }
+    ]
+    with open_store(tmp_path / "lstm-traces-replay") as store:
+        spans = store.spans.select("release", "attributes").to_pyarrow().to_pylist()
+    assert len(spans) == 24
+    assert {span["release"] for span in spans} == {"v2+replay"}
+    attributes = [dict(span["attributes"]) for span in spans]
+    assert sum(said.get("lstm.replay.put_back") == said["seen"] == "classifier" for said in attributes) == 12
+    assert len({said["lstm.replay.trace_id"] for said in attributes}) == 12
+
+
+def clean_environment():
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "LSTM_TRACE_"))}
+    return kept | {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("mine", "accepted is pkg.mod:function"), ("nowhere:f", "cannot be loaded: ModuleNotFoundError"), ("json:nothing", "AttributeError")],
+)
+def test_a_pipeline_that_cannot_be_loaded_is_named(run, address, given, message):
+    status, out, err = run("diagnose", address, "--baseline", "v1", "--candidate", "v2", "--replay", given)
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert message in err
+
+
+def test_convert_writes_the_same_store(run, address, tmp_path):
+    target = tmp_path / "out.parquet"
+    status, out, _ = run("convert", address, str(target))
+    assert status == 0
+    assert "9,800 spans" in out
+    tables = [run("cohorts", place, "--evaluation", "answer_quality", "--format", "json")[1] for place in (address, str(target))]
+    assert tables[0] == tables[1]

@@ -1,0 +1,152 @@
+"""Settle a verdict by experiment: run recorded inputs again with one component of the old release put back, and count in pairs.
+
+Comparing releases cannot tell a worse component from inputs that got harder in a way nobody measured. Running the same input twice can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+from lstm_trace import conventions as c
+from lstm_trace.analyse import cases
+from lstm_trace.analyse.cases import EVERYTHING, PASS_SCORE, View
+from lstm_trace.analyse.compare import mcnemar
+from lstm_trace.analyse.diagnose import Verdict
+from lstm_trace.analyse.sides import sided, two_sides
+from lstm_trace.errors import BadInput
+from lstm_trace.store import Store
+
+LEVEL: Final = 0.05
+AT_MOST: Final = 300
+"""Inputs run again for one component, twice each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One recorded input. ``input`` is the root span's `input.value`, None where content was not recorded; ``attributes`` are the root's."""
+
+    trace_id: str
+    session_id: str | None
+    input: str | None
+    attributes: Mapping[str, str]
+
+
+Pipeline = Callable[[Case, str | None], Any]
+"""``pipeline(case, put_back)``: run the candidate's chain on a case with the component named ``put_back`` taken from the old release
+(None: as it is), judge the answer, and return whether it passed: a bool, or a score that passes from 0.5 on. None: cannot be run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One component put back. ``fixed`` inputs failed only without it, ``broken`` ones only with it; ``outcome`` says what that settles.
+
+    `confirmed`: putting it back fixes answers. `cleared`: it fixes less than half of what the component was blamed for. `undecided`.
+    """
+
+    component: str
+    n: int
+    fixed: int
+    broken: int
+    errors: int
+    p_value: float
+    outcome: str
+
+
+def replay(
+    store: Store, verdict: Verdict, pipeline: Pipeline, *, view: View = EVERYTHING, at_most: int = AT_MOST
+) -> tuple[Verdict, tuple[Replayed, ...]]:
+    """Run the cohorts of every blamed component again and return the verdict that follows, with what was counted.
+
+    Raises BadInput where no input can be run. A verdict that blames only the mix, or nothing, is returned as it is.
+    """
+    settled: list[Replayed] = []
+    for name in verdict.verdict:
+        part = next((part for part in verdict.components if part.name == name and name != "mix"), None)
+        if part is None:
+            continue
+        cohorts = [place.cohort for place in verdict.where if place.component == name]
+        inputs, share = _inputs(store, verdict, cohorts, view, at_most)
+        settled.append(_settle(name, part.contribution_pp / 100.0 / share if share else 0.0, inputs, pipeline))
+    return (_amended(verdict, settled), tuple(settled)) if settled else (verdict, ())
+
+
+def _inputs(store: Store, verdict: Verdict, cohorts: Sequence[str], view: View, at_most: int) -> tuple[list[Case], float]:
+    """Judged traces of the candidate in the cohorts that a component is blamed for, and their share of all its judged traces."""
+    sides = two_sides(store, verdict.baseline, verdict.candidate)
+    judged = sided(cases.judgements(store, view), *sides)
+    judged = judged.filter(judged.release == verdict.candidate, judged.evaluation_name == verdict.outcome, judged.failed.notnull())
+    rows = judged.select("trace_id", "cohort").distinct()
+    inside = rows.filter(rows.cohort.isin(list(cohorts)))
+    n, whole = (int(table.count().to_pyarrow().as_py()) for table in (inside, rows))
+    roots = store.spans.filter(store.spans.parent_span_id.isnull()).select("trace_id", "session_id", "attributes")
+    found = inside.inner_join(roots, "trace_id").order_by("trace_id").limit(at_most).to_pyarrow().to_pylist()
+    made = {row["trace_id"]: dict(row["attributes"] or {}) for row in found}
+    sessions = {row["trace_id"]: row["session_id"] for row in found}
+    return [Case(trace, sessions[trace], said.get(c.OI_INPUT), said) for trace, said in made.items()], n / whole if whole else 0.0
+
+
+def _settle(name: str, expected: float, inputs: Sequence[Case], pipeline: Pipeline) -> Replayed:
+    """``expected``: the share of these inputs that putting the component back should fix, if it is to blame."""
+    fixed = broken = errors = n = 0
+    first: Exception | None = None
+    for case in inputs:
+        try:
+            passed = [_passed(pipeline(case, put_back)) for put_back in (None, name)]
+        except Exception as error:  # noqa: BLE001  # the user's pipeline: one input that cannot be run must not end the others
+            first, errors = first or error, errors + 1
+            continue
+        if None in passed:
+            errors += 1
+            continue
+        n += 1
+        fixed += not passed[0] and bool(passed[1])
+        broken += bool(passed[0]) and not passed[1]
+    if n == 0:
+        why = f", the first with {type(first).__name__}: {first}" if first else ""
+        raise BadInput(f"--replay: none of {len(inputs)} inputs could be run with {name} put back{why}")
+    p_value = mcnemar(fixed, broken)
+    # Upper end of the net share fixed; one discordant pair is added, or none at all would look certain.
+    upper = (fixed - broken + 1.96 * (fixed + broken + 1) ** 0.5) / n
+    confirmed = p_value < LEVEL and fixed > broken
+    outcome = "confirmed" if confirmed else "cleared" if upper < expected / 2.0 else "undecided"
+    return Replayed(name, n, fixed, broken, errors, p_value, outcome)
+
+
+def _passed(answer: Any) -> bool | None:
+    if answer is None or isinstance(answer, bool):
+        return answer
+    return float(answer) >= PASS_SCORE
+
+
+def _amended(verdict: Verdict, settled: Sequence[Replayed]) -> Verdict:
+    cleared = {row.component for row in settled if row.outcome == "cleared"}
+    left = tuple(name for name in verdict.verdict if name not in cleared)
+    components = tuple(replace(part, flagged=part.flagged and part.name not in cleared) for part in verdict.components)
+    notes = [note for note in verdict.notes if not note.startswith("hidden difficulty")]
+    notes += [note for note in verdict.notes if note.startswith("hidden difficulty") and any(row.outcome == "undecided" for row in settled)]
+    notes += [replay_note(row) for row in settled]
+    if cleared and not left:
+        notes.append("the outcome got worse, but not by a component that was blamed: the inputs themselves got harder")
+    where = tuple(place for place in verdict.where if place.component not in cleared)
+    return replace(
+        verdict,
+        verdict=left or ("none",),
+        components=components,
+        where=where,
+        notes=tuple(notes),
+        exemplars=verdict.exemplars if left else (),
+    )
+
+
+def replay_note(row: Replayed) -> str:
+    """One component's replay in words."""
+    counted = f"of {row.n} inputs run again with the old {row.component} put back, {row.fixed} were fixed and {row.broken} broken"
+    failed = f", {row.errors} could not be run" if row.errors else ""
+    return f"replay {row.outcome} {row.component}: {counted}{failed} (McNemar p = {row.p_value:.2g})"
+
+
+def as_dict(settled: Sequence[Replayed]) -> list[dict[str, Any]]:
+    """What was counted, as plain values."""
+    return [{item.name: getattr(row, item.name) for item in fields(row)} for row in settled]
