@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_readme import ROOT, clean_environment, spans
+from tests.test_readme import ROOT, clean_environment, read_spans
 
 EXAMPLES = ROOT / "examples"
 
@@ -35,7 +35,7 @@ def needs(*packages: str) -> pytest.MarkDecorator:
 @needs("torch", "langgraph")
 def test_claims_agent_puts_classifier_graph_and_score_into_one_trace(tmp_path):
     out = run("claims_agent.py", tmp_path)
-    written = spans(tmp_path / "lstm-traces")
+    written = read_spans(tmp_path / "lstm-traces")
     assert "lstm-traces" in out
     for length in ("3", "20"):
         (component,) = [span for span in written if span["attributes"].get("lstm.sequence.length") == length]
@@ -65,7 +65,7 @@ providers.shutdown()
 """
     ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
-    assert {"chain claims", "evaluate feedback"} <= {span["name"] for span in spans(tmp_path / "lstm-traces")}
+    assert {"chain claims", "evaluate feedback"} <= {span["name"] for span in read_spans(tmp_path / "lstm-traces")}
 
 
 @needs("torch", "silero_vad")
@@ -73,7 +73,7 @@ providers.shutdown()
 def test_voice_turns_is_one_span_an_utterance_with_its_start_and_end(tmp_path, speaker):
     path = {} if speaker == "as installed" else {"PATH": str(tmp_path)}
     run("voice_turns.py", tmp_path, **path)
-    turns = [span for span in spans(tmp_path / "lstm-traces") if span["name"] == "lstm vad"]
+    turns = [span for span in read_spans(tmp_path / "lstm-traces") if span["name"] == "lstm vad"]
     assert [span["attributes"]["session.id"] for span in turns] == ["call-17/turn-1", "call-17/turn-2"]
     for span in turns:
         facts = span["attributes"]

@@ -34,7 +34,7 @@ def main(
     import lstm_trace
     from lstm_trace.demo.chain import make_agent
     from lstm_trace.demo.chat import chat_model
-    from lstm_trace.demo.judging import react
+    from lstm_trace.demo.judging import OUTCOME, react
     from lstm_trace.demo.model import load
     from lstm_trace.demo.sessions import make_sessions
 
@@ -48,6 +48,7 @@ def main(
         try:
             outcome = agent(session)
         except Exception as error:
+            lstm_trace.record_evaluation(lstm_trace.trace_ref(), OUTCOME, error=error, evaluator_version="1")
             # A chat model that stumbles once is part of life (its span says so); one that never answers is a wrong --model.
             if not answered and number >= min(EARLY, sessions):
                 providers.shutdown()

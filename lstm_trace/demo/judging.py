@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from lstm_trace.demo.knowledge import ARTICLES, BRANCH_OF
 from lstm_trace.demo.sessions import Session
 
+OUTCOME = "answer_quality"
+"""The evaluation that says whether the answer failed."""
+
 _GOLD = {(article.intent, article.topic): article for article in ARTICLES}
 
 
@@ -32,7 +35,7 @@ def judge(session: Session, intent: str, branch: str, document_ids: Sequence[str
         Judgement("ground_truth_match", intent == session.intent),
         Judgement("branch_match", branch == BRANCH_OF[session.intent]),
         Judgement("context_relevance", gold.id in document_ids),
-        Judgement("answer_quality", gold.fact.casefold() in " ".join(answer.split()).casefold()),
+        Judgement(OUTCOME, gold.fact.casefold() in " ".join(answer.split()).casefold()),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lstm_trace.demo.judging import OUTCOME
 from lstm_trace.demo.knowledge import BRANCH_OF
 from lstm_trace.demo.run import BASELINE, CANDIDATE, KEEPS, Options
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from lstm_trace.store import Store
 
-OUTCOME, BRANCH = "answer_quality", "branch_match"
+BRANCH = "branch_match"
 
 
 def show(options: Options, console: Console) -> None:

@@ -20,7 +20,7 @@ pytest.importorskip("rotel")
 
 from tests.export.collector import Collector
 from tests.export.receiver import Receiver
-from tests.test_readme import ROOT, spans
+from tests.test_readme import ROOT, read_spans
 
 SESSIONS = 300
 
@@ -63,7 +63,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         out = folder / "out"
         done = command("demo", "--out", str(out), "--sessions", str(SESSIONS), "--endpoint", collector.http_endpoint)
         assert done.stderr == ""
-        stored = spans(out / "store")
+        stored = read_spans(out / "store")
         yield Ran(out, done.stdout, collector.spans(len(stored)), stored)
         collector.close()
 
