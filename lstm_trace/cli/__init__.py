@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from lstm_trace.cli import demo, evaluating, inspecting, setting
+from lstm_trace.cli import delivering, demo, evaluating, inspecting, setting
 from lstm_trace.errors import BadInput
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ def _frame() -> None:  # pyright: ignore[reportUnusedFunction]
     """Keep every command a sub-command, however few are registered."""
 
 
-for group in (demo, inspecting, evaluating, setting):
+for group in (demo, inspecting, evaluating, delivering, setting):
     group.register(app)
 
 

@@ -33,7 +33,8 @@ class DeliveringSpanExporter(SpanExporter):
     def __init__(self, target: Target, store: StoreExporter | None, *, keep_all: bool, said: Said) -> None:
         self._store = store
         self._keep_all = keep_all
-        fate = f"kept in {store.store}" if store is not None else "dropped"
+        kept = "kept" if keep_all else "kept for `lstm-trace forward`"
+        fate = "dropped" if store is None else f"{kept} in {store.store}"
         self._courier = Courier(target, lambda: connect(target), self._undelivered, fate=fate, said=said)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:

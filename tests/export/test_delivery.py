@@ -77,7 +77,9 @@ def test_a_missing_receiver_costs_one_line_and_no_span(
     exporter.shutdown()
     assert time.monotonic() - began < 4
     assert sorted(_kept(tmp_path)) == sorted(_ids(spans) * 3)
-    assert _said(caplog) == [f"{url}/v1/traces does not take spans (Connection refused): they are kept in {tmp_path} until it does"]
+    assert _said(caplog) == [
+        f"{url}/v1/traces does not take spans (Connection refused): they are kept for `lstm-trace forward` in {tmp_path} until it does"
+    ]
 
 
 def test_a_receiver_that_comes_up_a_little_later_gets_everything(make: Make, tmp_path: Path, spans: list[ReadableSpan]) -> None:

@@ -1,0 +1,187 @@
+"""What a store holds, delivered to an OTLP receiver: how far it came is remembered, so that a second run goes on where one stopped."""
+
+from __future__ import annotations
+
+import os
+import time
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from google.protobuf import json_format
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from lstm_trace.errors import BadInput
+from lstm_trace.export.endpoint import Target, resolve
+from lstm_trace.export.wire import Answer, Send, sender
+
+_PROGRESS: Final = ".forwarded.json"
+_SPANS_A_REQUEST: Final = 512
+_BYTES_A_REQUEST: Final = 2 * 1024 * 1024
+_PATIENCE: Final = 15.0
+"""Seconds of tries before a receiver that is busy or away counts as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """What became of a store's spans. ``malformed`` and ``refused`` name lines as ``file:line``."""
+
+    endpoint: str
+    files: int = 0
+    spans: int = 0
+    malformed: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    file: str
+    number: int
+    end: int
+    message: ExportTraceServiceRequest | None
+
+    @property
+    def spans(self) -> int:
+        return 0 if self.message is None else sum(len(scope.spans) for group in self.message.resource_spans for scope in group.scope_spans)
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.number}"
+
+
+def forward(store: str | os.PathLike[str], endpoint: str | None = None, *, environ: Mapping[str, str] | None = None) -> Forwarded:
+    """Deliver every line of ``store`` that ``endpoint`` has not been given yet.
+
+    ``store`` is a folder of OTLP JSON lines, ours or the Collector's. How far each file came is remembered in ``.forwarded.json`` in it, by
+    endpoint. A line that is not OTLP, and one that the receiver finds fault with, are passed over and named; the last line of a file that
+    is still being written waits for the next run. A run that is killed may deliver its last request twice, never less than once.
+
+    Raises BadInput when the store or the endpoint cannot be used, or the receiver stops taking spans; what was delivered is remembered.
+    """
+    target = resolve("traces", endpoint, os.environ if environ is None else environ)
+    folder = Path(store)
+    if not folder.is_dir():
+        raise BadInput(
+            f"store={str(store)!r} is {'no folder' if folder.exists() else 'not there'}: accepted is a folder of OTLP JSON lines"
+        )
+    progress = _Progress(folder / _PROGRESS, target.shown)
+    done = Forwarded(target.shown)
+    send = sender(target)
+    for file in sorted(folder.glob("*.jsonl")):
+        done = replace(done, files=done.files + 1)
+        for batch in _batches(_lines(file, progress.of(file.name))):
+            done = _deliver(batch, send, target, done)
+            progress.note(file.name, batch[-1].end)
+    return done
+
+
+def _deliver(batch: Sequence[_Line], send: Send, target: Target, done: Forwarded) -> Forwarded:
+    good = [line for line in batch if line.message is not None]
+    done = replace(done, malformed=done.malformed + tuple(line.place for line in batch if line.message is None))
+    answer = _persist(good, send) if good else Answer()
+    if answer.bad_data and len(good) > 1:
+        # One line may spoil a request for the others.
+        for line in good:
+            done = _deliver([line], send, target, done)
+        return done
+    if answer.bad_data:
+        return replace(done, refused=(*done.refused, f"{good[0].place} ({answer.reason})"))
+    if answer.reason:
+        raise BadInput(
+            f"{target.shown} does not take spans ({answer.reason[:200]}{target.hint}): "
+            f"{done.spans} were delivered; give the same command again to go on"
+        )
+    partly = (f"{good[0].place} and what follows ({answer.rejected} spans rejected)",) if answer.rejected else ()
+    return replace(done, spans=done.spans + sum(line.spans for line in good) - answer.rejected, refused=done.refused + partly)
+
+
+def _persist(lines: Sequence[_Line], send: Send) -> Answer:
+    request = ExportTraceServiceRequest()
+    for line in lines:
+        if line.message is not None:
+            request.resource_spans.extend(line.message.resource_spans)
+    deadline, wait = time.monotonic() + _PATIENCE, 0.5
+    while True:
+        answer = send(request)
+        if not answer.retryable or time.monotonic() + wait > deadline:
+            return answer
+        time.sleep(wait)
+        wait *= 2
+
+
+def _batches(lines: Iterator[_Line]) -> Iterator[list[_Line]]:
+    batch: list[_Line] = []
+    spans = size = 0
+    for line in lines:
+        batch.append(line)
+        spans += line.spans
+        size += line.message.ByteSize() if line.message is not None else 0
+        if spans >= _SPANS_A_REQUEST or size >= _BYTES_A_REQUEST:
+            yield batch
+            batch, spans, size = [], 0, 0
+    if batch:
+        yield batch
+
+
+def _lines(file: Path, start: int) -> Iterator[_Line]:
+    with file.open("rb") as opened:
+        skipped = opened.read(start)
+        number, end = skipped.count(b"\n"), start
+        for raw in opened:
+            if not raw.endswith(b"\n"):
+                return  # being written, or torn by a kill: it has no end yet
+            number, end = number + 1, end + len(raw)
+            if raw.strip():
+                yield _Line(file.name, number, end, _message(raw))
+
+
+def _message(raw: bytes) -> ExportTraceServiceRequest | None:
+    try:
+        request = orjson.loads(raw)
+        for group in request["resourceSpans"]:
+            for scope in group.get("scopeSpans", ()):
+                for span in scope.get("spans", ()):
+                    for item in (span, *span.get("links", ())):
+                        _ids_as_protobuf_has_them(item)
+        message = ExportTraceServiceRequest()
+        json_format.ParseDict(request, message, ignore_unknown_fields=True)
+    except (ValueError, TypeError, KeyError, AttributeError, json_format.ParseError):
+        return None
+    return message
+
+
+def _ids_as_protobuf_has_them(item: dict[str, Any]) -> None:
+    # OTLP JSON has hex where protobuf's own JSON mapping has base64.
+    for name in ("traceId", "spanId", "parentSpanId"):
+        if item.get(name):
+            item[name] = b64encode(bytes.fromhex(item[name])).decode()
+
+
+class _Progress:
+    """Bytes of each file that one endpoint took, in one small JSON file that is replaced whole."""
+
+    def __init__(self, path: Path, endpoint: str) -> None:
+        self._path = path
+        self._all: dict[str, dict[str, int]] = {}
+        try:
+            if path.exists():
+                self._all = orjson.loads(path.read_bytes())
+            self._mine = self._all.setdefault(endpoint, {})
+            self._save()
+        except (OSError, ValueError, AttributeError) as error:
+            raise BadInput(f"{path}: how far a delivery came cannot be kept there ({error}); accepted is a writable store") from None
+
+    def of(self, file: str) -> int:
+        return self._mine.get(file, 0)
+
+    def note(self, file: str, end: int) -> None:
+        self._mine[file] = end
+        self._save()
+
+    def _save(self) -> None:
+        draft = self._path.with_suffix(".draft")
+        draft.write_bytes(orjson.dumps(self._all, option=orjson.OPT_INDENT_2))
+        draft.replace(self._path)
