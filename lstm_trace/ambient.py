@@ -11,7 +11,7 @@ from typing import Any, cast
 from opentelemetry import context
 from opentelemetry.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
-from opentelemetry.trace import Span
+from opentelemetry.trace import INVALID_SPAN, Span
 from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
 
 _runtime: Any = getattr(context, "_RUNTIME_CONTEXT", None)
@@ -21,6 +21,10 @@ if _variable is not None:
     get, enter, leave = _variable.get, _variable.set, _variable.reset
 else:
     get, enter, leave = context.get_current, context.attach, context.detach
+
+
+NOTHING: Span = INVALID_SPAN
+"""Stands where nothing is recorded."""
 
 
 def with_span(span: Span, current: Context) -> Context:
@@ -36,4 +40,4 @@ def with_span(span: Span, current: Context) -> Context:
     return made
 
 
-__all__ = ["SPAN_KEY", "enter", "get", "leave", "with_span"]
+__all__ = ["NOTHING", "SPAN_KEY", "enter", "get", "leave", "with_span"]

@@ -158,7 +158,7 @@ def finish_single(
             attributes = {**upstream.inherited(current, seen), **attributes}
         elif seen is not None:
             attributes.update(seen.attributes)
-        span = where.tracer.start_span(call.described.span_name, current, SpanKind.INTERNAL, None, (), call.start_ns, False)
+        span = where.tracer.start_span(call.described.span_name, current, SpanKind.INTERNAL, None, call.links, call.start_ns, False)
         where.lane.put(span, attributes)
     else:
         span.set_attributes(attributes)
@@ -214,12 +214,13 @@ def _attributes(
 ) -> tuple[Attributes, Attributes, str | None]:
     """Return the span's attributes, the event's, and the cohort."""
     attributes = call.described.constants(recorder)
-    if call.attributes:
-        attributes.update(call.attributes)
-        call.attributes = {}
+    event: Attributes = {BATCH_INDEX: 0}
     if length is not None or said is not None:
         attributes[BATCH_SIZE] = 1
-    event: Attributes = {BATCH_INDEX: 0}
+    if call.attributes:
+        attributes.update(call.attributes)
+        event[BATCH_INDEX] = attributes.get(BATCH_INDEX, 0)
+        call.attributes = {}
     cohort = None
     if length is not None:
         cohort = recorder.cohort(length)

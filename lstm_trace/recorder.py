@@ -6,11 +6,11 @@ import copy
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry import _logs, context, metrics, trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
-from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from lstm_trace import ambient, upstream
 from lstm_trace import attributes as to
@@ -23,6 +23,9 @@ from lstm_trace.late import LateSpan
 from lstm_trace.sampling import Forecast, forecast_of
 from lstm_trace.settings import Settings
 from lstm_trace.upstream import live
+
+if TYPE_CHECKING:
+    from lstm_trace.calls import ComponentCall
 
 Attributes = dict[str, Any]
 
@@ -95,6 +98,20 @@ class OpenSpan:
         self._recorder.finish(self, attributes, events, error, end_ns)
 
 
+class RunSpan:
+    """The open span of one run of a chain. The caller gives it the ``context`` to make current around that run's code."""
+
+    __slots__ = ("context", "outermost", "recording", "span", "span_context", "start_ns")
+
+    def __init__(self, span: trace.Span, span_context: SpanContext, start_ns: int, recording: bool, outermost: bool) -> None:
+        self.span = span
+        self.span_context = span_context
+        self.start_ns = start_ns
+        self.recording = recording
+        self.outermost = outermost
+        self.context: Context
+
+
 class Source(NamedTuple):
     """What follows from one TracerProvider: kept as long as the provider in force stays the same."""
 
@@ -104,6 +121,7 @@ class Source(NamedTuple):
     records: bool
     release: str | None
     lane: Lane
+    never: bool
 
 
 class Recorder:
@@ -157,7 +175,9 @@ class Recorder:
         records = not isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
         resource = getattr(provider, "resource", None)
         version = resource.attributes.get("service.version") if resource is not None else None
-        source = Source(key, tracer, forecast_of(provider), records, self.settings.release or version, Lane(tracer))
+        forecast = forecast_of(provider)
+        never = not records or (forecast.root is False and forecast.child is False)
+        source = Source(key, tracer, forecast, records, self.settings.release or version, Lane(tracer), never)
         self._constants = {}
         self._source_cache = source
         return source
@@ -192,8 +212,10 @@ class Recorder:
 
     def never_records(self) -> bool:
         """Tell whether no span can record in any context: no provider, or a sampler that drops everything."""
-        source = self.source()
-        return not source.records or (source.forecast.root is False and source.forecast.child is False)
+        source = self._source_cache
+        if source is None or source.key is not (self._tracer_provider or trace._TRACER_PROVIDER):
+            source = self.source()
+        return source.never
 
     # --- Spans -------------------------------------------------------------------------------------------------------------
 
@@ -234,51 +256,72 @@ class Recorder:
         self,
         name: str,
         current: Context,
-        attributes: Attributes,
-        *,
+        attributes: Mapping[str, Any],
+        details: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
-        carried: Mapping[str, object],
         links: Sequence[Link] = (),
         kind: SpanKind = SpanKind.INTERNAL,
         group: object = None,
-    ) -> OpenSpan | None:
+    ) -> RunSpan | None:
         """Open the span of a chain's run below ``current``, or return None where it is certain that it would not record.
 
-        ``facts`` stand on this span and on everything below it; ``carried`` are further entries of its context. A span that the
-        sampler refused is returned as well, so that what runs below it is refused with it. Suppression is the caller's to ask for.
+        A sampler sees ``attributes``; ``details`` and ``facts`` join them, and ``facts`` are also what the caller is to hand down. A span
+        that the sampler refused is returned as well, so that what runs below it is refused with it. Suppression is the caller's to ask for.
         """
         source = self.source()
-        above: Any = current.get(SPAN_KEY) or INVALID_SPAN
-        parent = above.get_span_context()
-        if not source.records or source.forecast.records(parent) is False:
+        above: Any = current.get(SPAN_KEY)
+        parent: SpanContext = INVALID_SPAN_CONTEXT if above is None else above.get_span_context()
+        if not source.records or (source.forecast.root if above is None else source.forecast.records(parent)) is False:
             return None
-        opened = OpenSpan(self, name, current, parent, self.clock())
-        known = upstream.context_facts(current)
-        inherited = {**known, **facts} if facts else known
-        seen = live.upstream(parent, group=group)
+        below = live.node(parent.span_id) if above is not None else None
+        seen = upstream.visible(below, group) if below is not None else None
         if seen is None and self.settings.baggage and (parent.is_remote or not parent.is_valid):
             seen = upstream.from_baggage(current)
         if seen is not None and attributes.get(c.OI_KIND, attributes.get(c.GEN_AI_OPERATION)) in _LLM_KINDS and seen.span_context.is_valid:
             links = [*links, Link(seen.span_context, {c.LINK_KIND: "upstream"})]
-        span = opened.span = source.tracer.start_span(name, current, kind, attributes, links, opened.start_ns, record_exception=False)
-        if span.is_recording():
-            more = upstream.with_upstream(inherited, seen)
+        now = self.clock()
+        span = source.tracer.start_span(name, current, kind, attributes, links, now, record_exception=False)
+        span_context = span.get_span_context()
+        recording = span.is_recording()
+        if recording:
+            more = upstream.with_upstream(facts or {}, seen)
+            if details:
+                more.update(details)
             if source.release is not None:
                 more[c.RELEASE] = source.release
             if more:
                 source.lane.put(span, more)
-            live.enter(span, parent, group=group, upstream=seen)
-        made: Any = Context(current)
-        # A Context refuses item assignment to its users; this one has none yet.
-        dict.update(made, carried)
-        if facts:
-            dict.__setitem__(made, upstream.FACTS_KEY, inherited)
-        dict.__setitem__(made, SPAN_KEY, span)
-        opened.context = made
-        return opened
+            live.began(span, span_context, below, seen)
+        return RunSpan(span, span_context, now, recording, above is None or parent.is_remote)
 
-    def begin(self, opened: OpenSpan) -> trace.Span:
-        """Start the real span of ``opened`` with its attributes, all that it inherits, and its links."""
+    def close_run(
+        self,
+        opened: RunSpan,
+        attributes: Attributes,
+        events: Sequence[tuple[str, Attributes, int]],
+        error: BaseException | None,
+        end_ns: int,
+    ) -> None:
+        """End the span of a chain's run: clean attributes, ``(name, attributes, time in ns)`` events, then the error."""
+        span = opened.span
+        if attributes or events:
+            lane = self.source().lane
+            if attributes:
+                lane.put(span, attributes)
+            for name, details, when in events:
+                lane.note(span, name, details, when)
+        if error is not None:
+            self._fail(span, error)
+        span.end(end_ns)
+        live.leave(opened.span_context)
+        if opened.outermost:
+            upstream.last_outermost.set(opened.span_context)
+
+    def begin(self, opened: OpenSpan | ComponentCall, *, certain: bool = False) -> trace.Span:
+        """Start the real span of ``opened`` with its attributes, all that it inherits, and its links.
+
+        ``certain``: it is recorded whatever the sampler would say.
+        """
         source = self.source()
         seen = live.upstream(opened.parent, group=opened.group)
         if seen is None and self.settings.baggage and (opened.parent.is_remote or not opened.parent.is_valid):
@@ -291,7 +334,8 @@ class Recorder:
         links = opened.links
         if seen is not None and attributes.get(c.OI_KIND, attributes.get(c.GEN_AI_OPERATION)) in _LLM_KINDS and seen.span_context.is_valid:
             links = [*links, Link(seen.span_context, {c.LINK_KIND: "upstream"})]
-        span = source.tracer.start_span(
+        tracer = _always_on(source.tracer) if certain else source.tracer
+        span = tracer.start_span(
             opened.name, opened.parent_context, opened.kind, attributes, links, opened.start_ns, record_exception=False
         )
         if span.is_recording():
@@ -299,7 +343,7 @@ class Recorder:
         return span
 
     def finish(
-        self, opened: OpenSpan, attributes: Attributes | None, events: Sequence[Event], error: BaseException | None, end_ns: int | None
+        self, opened: OpenSpan | ComponentCall, attributes: Attributes | None, events: Sequence[Event], error: BaseException | None, end_ns: int | None
     ) -> None:
         """End the span of ``opened``: attributes in one call, then events, then the error."""
         if attributes:
@@ -318,24 +362,6 @@ class Recorder:
         live.leave(span_context)
         if not opened.parent.is_valid or opened.parent.is_remote:
             upstream.last_outermost.set(span_context)
-
-    def close_run(
-        self, opened: OpenSpan, attributes: Attributes, events: Sequence[tuple[str, Attributes, int]], error: BaseException | None, end_ns: int
-    ) -> None:
-        """End the span of a chain's run: clean attributes, ``(name, attributes, time in ns)`` events, then the error."""
-        span, lane = opened.span, self.source().lane
-        if opened.attributes:
-            attributes = {**opened.attributes, **attributes}
-        if attributes:
-            lane.put(span, attributes)
-        for name, details, when in events:
-            lane.note(span, name, details, when)
-        if error is not None:
-            self._fail(span, error)
-        span.end(end_ns)
-        live.leave(span.get_span_context())
-        if not opened.parent.is_valid or opened.parent.is_remote:
-            upstream.last_outermost.set(span.get_span_context())
 
     def _fail(self, span: trace.Span, error: BaseException) -> None:
         kind = type(error)
@@ -365,7 +391,7 @@ class Recorder:
 
     def finish_component(
         self,
-        opened: OpenSpan,
+        opened: OpenSpan | ComponentCall,
         component: Component,
         predictions: Sequence[Prediction] = (),
         sequence: SequenceFacts | None = None,
@@ -418,8 +444,39 @@ class Recorder:
             self.publish(opened, component, (last,), None)
         self._duration.record((end - opened.start_ns) / 1e9, self._labels(component.name, None), opened.context)
 
+    def finish_batch(
+        self,
+        call: ComponentCall,
+        component: Component,
+        size: int,
+        compute: float,
+        predictions: Sequence[Prediction],
+        sequence: SequenceFacts | None,
+        error: BaseException | None,
+        end_ns: int,
+    ) -> None:
+        """End the span of a forward pass made for ``size`` requests; what it said about each stands on the request's own span."""
+        attributes = {**self.constants_of(component), c.BATCH_SIZE: size, c.BATCH_COMPUTE: compute}
+        to.add_batch(attributes, predictions)
+        ratio = sequence.padding_ratio if sequence is not None else None
+        if ratio is not None:
+            attributes[c.SEQUENCE_PADDING_RATIO] = ratio
+        self.finish(call, attributes, (), error, end_ns)
+
+    def continue_batch(self, call: ComponentCall, component: Component, size: int, links: Sequence[Link], end_ns: int) -> None:
+        """Write the links that the batch span had no room for on a span below it."""
+        opened = self.open(
+            call.name,
+            current=trace.set_span_in_context(NonRecordingSpan(call.span_context), Context()),
+            attributes={**self.constants_of(component), c.BATCH_SIZE: size},
+            links=links,
+            start_ns=call.start_ns,
+        )
+        if opened is not None:
+            opened.finish(end_ns=end_ns)
+
     def publish(
-        self, opened: OpenSpan, component: Component, predictions: Sequence[Prediction], sequence: SequenceFacts | None
+        self, opened: OpenSpan | ComponentCall, component: Component, predictions: Sequence[Prediction], sequence: SequenceFacts | None
     ) -> str | None:
         """Let spans that start from now on see this prediction; return its cohort. A batch of several sequences speaks for none of them."""
         lengths: Sequence[int] = sequence.lengths if sequence is not None else ()

@@ -124,13 +124,22 @@ class LiveSpans:
         if known is not None:
             return known
         above = self._nodes.get(parent.span_id)
-        node = Node(span_context, above, upstream or _visible(above, group), span if span.is_recording() else None)
+        node = Node(span_context, above, upstream or visible(above, group), span if span.is_recording() else None)
         if len(self._nodes) >= self._limit:
             self._evict()
         self._nodes[span_context.span_id] = node
         if above is None:
             self._roots.setdefault(span_context.trace_id, node)
         return node
+
+    def began(self, span: trace.Span, span_context: SpanContext, above: Node | None, upstream: Upstream | None) -> None:
+        """Note a recording span that nobody can have noted yet, below an open span that the caller has found."""
+        node = Node(span_context, above, upstream, span)
+        if len(self._nodes) >= self._limit:
+            self._evict()
+        self._nodes[span_context.span_id] = node
+        if above is None:
+            self._roots.setdefault(span_context.trace_id, node)
 
     def leave(self, span_context: SpanContext) -> None:
         """Note that a span ended."""
@@ -140,7 +149,7 @@ class LiveSpans:
 
     def upstream(self, parent: SpanContext, *, group: object = None) -> Upstream | None:
         """Return what stands upstream of a span that starts now below ``parent``."""
-        return _visible(self._nodes.get(parent.span_id), group)
+        return visible(self._nodes.get(parent.span_id), group)
 
     def publish(self, upstream: Upstream, below: SpanContext) -> None:
         """Note a prediction made by a span whose parent is ``below`` on every open ancestor."""
@@ -198,7 +207,8 @@ last_outermost: ContextVar[SpanContext] = ContextVar("lstm_trace_last_outermost"
 """The outermost span that ended last in this context, so that a caller can ask for it right after the chain returned."""
 
 
-def _visible(parent: Node | None, group: object) -> Upstream | None:
+def visible(parent: Node | None, group: object) -> Upstream | None:
+    """Return what stands upstream of a span that starts now below ``parent``, beside those of the same ``group``."""
     if parent is None:
         return None
     now = parent.latest or parent.inherited

@@ -21,7 +21,7 @@ from lstm_trace.ambient import SPAN_KEY
 from lstm_trace.calls import Described, Single
 from lstm_trace.facts import Component, Prediction
 from lstm_trace.guard import shield
-from lstm_trace.instrument.lstm import outputs, prediction, sequence, switch
+from lstm_trace.instrument.lstm import batch, outputs, prediction, sequence, switch
 from lstm_trace.instrument.lstm import session as stream
 from lstm_trace.instrument.lstm.arguments import MISSING, Arguments
 from lstm_trace.instrument.lstm.call import Call
@@ -57,9 +57,12 @@ class Known:
 class Traced:
     """One decoration. Facts of each module that it covers are read at that module's first traced call and kept as long as it lives."""
 
-    __slots__ = ("_known", "_warned", "name", "options", "what")
+    __slots__ = ("_arguments", "_known", "_warned", "name", "options", "what")
 
-    def __init__(self, name: str, options: Options, what: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, name: str, options: Options, what: Callable[..., Any] | None = None, arguments: Arguments | None = None
+    ) -> None:
+        self._arguments = arguments
         self.name = name
         self.options = options
         self.what = what
@@ -79,10 +82,10 @@ class Traced:
     def _learn(self, module: Any, call: Callable[..., Any] | None) -> Known:
         key = id(module)
         options = self.options
-        if call is None:
-            call = getattr(module, "forward", None) or type(module).__call__.__get__(module)
         tree = read_tree(module) if module is not None else Tree()
-        arguments = Arguments.of(call)
+        arguments = self._arguments
+        if arguments is None:
+            arguments = Arguments.of(call or getattr(module, "forward", None) or type(module).__call__.__get__(module))
         # A bare recurrent layer returns hidden states, which are nobody's logits.
         output = "none" if tree.recurrent_itself and options.output == "logits" else options.output
         component = Component(
@@ -113,6 +116,9 @@ class Traced:
         """Open a call and make it current, or return None: then the user's code is called as if we were not there."""
         try:
             recorder = recording._default or recording.default_recorder()
+            scope = batch.current.get()
+            if scope is not None:
+                return batch.begin(scope, self, self.known(module, function), recorder, args, kwargs)
             current = ambient.get()
             decision = recorder.will_record(current)
             if decision is False or is_apart():

@@ -154,7 +154,9 @@ def _plain_copy(module: Any, cls: Any, memo: dict[int, Any] | None) -> Any:
 def _owner(cls: type) -> Any:
     """Return what holds the user's (or torch's) own ``__call__`` of a class: ours, on this class or a parent, are passed over."""
     for base in cls.__mro__:
-        own = switch.own(base) if switch.holds(base) else base.__dict__.get("__call__")
+        own = base.__dict__.get("__call__")
+        if own is not None and not hasattr(own, watch.MARK) and switch.holds(base):
+            own = switch.own(base)  # ours: what the class had before
         if own is None or hasattr(own, "__lstm_trace_call__"):
             continue
         torch: Any = sys.modules.get("torch")
@@ -165,8 +167,8 @@ def _owner(cls: type) -> Any:
 
 
 def _call_of(cls: type, traced: Traced) -> Callable[..., Any]:
-    owner = _owner(cls)
     watch.install()
+    owner = _owner(cls)
     begin = traced.begin
     is_compiling = _is_compiling()
 

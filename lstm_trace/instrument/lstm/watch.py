@@ -6,6 +6,7 @@ calls straight through. Nothing is put on the user's modules.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import wrapt
@@ -17,6 +18,12 @@ from lstm_trace.instrument.lstm import dynamo, switch
 from lstm_trace.instrument.lstm.state import keys_of
 
 _LAYERS_A_CALL: Final = 16
+
+MARK: Final = "__lstm_trace_watch__"
+"""Marks our ``__call__`` of recurrent layers."""
+
+auto: Callable[..., Any] | None = None
+"""Called for a layer that no decorated component surrounds; set by ``layers.turn``."""
 
 _HOMES: Final = {
     "torch.nn.modules.rnn": ("RNNBase", "RNNCellBase"),
@@ -95,18 +102,24 @@ def _watched(cls: Any, *, cell: bool) -> Any:
             return owner.__call__(self, *args, **kwargs)
         call: Any = current().get(WATCH_KEY)
         if call is None:
-            return owner.__call__(self, *args, **kwargs)
+            if auto is None or cell:
+                return owner.__call__(self, *args, **kwargs)
+            return auto(self, watched, args, kwargs)
+        return watched(self, call.layers, args, kwargs)
+
+    def watched(self: Any, layers: list[LayerCall], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if dynamo.callback() is not None:
-            seen = dynamo.apart(_before, call.layers, self, args, kwargs, cell)
+            seen = dynamo.apart(_before, layers, self, args, kwargs, cell)
         else:
-            seen = _before(call.layers, self, args, kwargs, cell)
+            seen = _before(layers, self, args, kwargs, cell)
         output = owner.__call__(self, *args, **kwargs)
         if seen is not None:
             seen.out = output if cell else output[1]
         return output
 
-    __call__.__lstm_trace_call__ = True  # type: ignore[attr-defined]
+    setattr(__call__, MARK, True)
     dynamo.skip(__call__)
+    dynamo.skip(watched)
     return __call__
 
 

@@ -1,0 +1,206 @@
+"""One forward pass for many requests: a batch span linked to them, and a short span in each sampled request's own trace.
+
+A batch is never a child of its first request. Requests that are not sampled are counted in the metrics and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext
+
+from lstm_trace import ambient
+from lstm_trace import conventions as c
+from lstm_trace.calls import ComponentCall, Described, Single, finish_single
+from lstm_trace.facts import Prediction, SequenceFacts
+from lstm_trace.guard import shield
+from lstm_trace.instrument.lstm.call import Call
+
+if TYPE_CHECKING:
+    from lstm_trace.instrument.lstm.component import Known, Traced
+    from lstm_trace.recorder import Recorder
+
+LINKS_A_SPAN: Final = 128
+"""The SDK keeps the last 128 links of a span; further ones stand on spans of their own."""
+
+current: ContextVar[batch_scope | None] = ContextVar("lstm_trace_batch", default=None)
+
+
+class batch_scope:
+    """Tell the component that is called inside this block whose requests the rows of its batch are.
+
+    ``contexts``: one OpenTelemetry ``Context`` a row, as ``opentelemetry.context.get_current()`` gave it when the request came in.
+    ``enqueued_at``: one ``time.time_ns()`` a row; with it each request's span says how long it waited. Raises ValueError or TypeError
+    where the two do not fit.
+    """
+
+    def __init__(self, contexts: Sequence[Context], *, enqueued_at: Sequence[int] | None = None) -> None:
+        self.contexts = list(contexts)
+        for each in self.contexts:
+            if not isinstance(each, Context):
+                raise TypeError(f"contexts={each!r:.80}: accepted is one opentelemetry Context a row")
+        self.enqueued_at = list(enqueued_at) if enqueued_at is not None else None
+        if self.enqueued_at is not None and len(self.enqueued_at) != len(self.contexts):
+            raise ValueError(f"enqueued_at has {len(self.enqueued_at)} times for {len(self.contexts)} contexts: accepted is one a row")
+        self._token: Token[batch_scope | None] | None = None
+
+    def __enter__(self) -> batch_scope:
+        self._token = current.set(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._token is not None:
+            current.reset(self._token)
+            self._token = None
+
+
+def begin(
+    scope: batch_scope, traced: Traced, known: Known, recorder: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> BatchCall | None:
+    """Begin the call that answers all requests of a scope; None where none of them is sampled and nothing counts."""
+    sampled = [row for row, each in enumerate(scope.contexts) if recorder.will_record(each) is not False]
+    if not sampled and not recorder.is_metering():
+        return None
+    here = ambient.get()
+    if recorder.suppressed(here):
+        return None
+    # Below the batcher's own span where that is recorded; else the batch is a trace of its own.
+    above = here if recorder.will_record(here) and ambient.SPAN_KEY in here else Context()
+    span: Any = above.get(ambient.SPAN_KEY)
+    parent = span.get_span_context() if span is not None else INVALID_SPAN_CONTEXT
+    call = BatchCall(traced, known, recorder, above, parent, args, kwargs)
+    call.scope = scope
+    call.sampled = sampled
+    call.links = _links(scope, sampled[:LINKS_A_SPAN])
+    call.enter()
+    return call
+
+
+class Request(ComponentCall):
+    """The short span of one row in its request's own trace."""
+
+    __slots__ = ("links",)
+
+    def __init__(self, recorder: Recorder, described: Described, current: Context, start_ns: int, links: tuple[Link, ...]) -> None:
+        span: Any = current.get(ambient.SPAN_KEY)
+        self.real = None
+        self.recorder = recorder
+        self.described = described
+        self.parent_context = current
+        self.parent: SpanContext = span.get_span_context() if span is not None else INVALID_SPAN_CONTEXT
+        self.start_ns = start_ns
+        self.attributes = {}
+        self.links = links
+
+
+class BatchCall(Call):
+    """A call for many requests: itself the batch span while the user's code runs."""
+
+    __slots__ = ("links", "sampled", "scope")
+
+    scope: batch_scope
+    sampled: list[int]
+
+    def make(self) -> Any:
+        """Start the batch span: recorded wherever a sampled request is linked to it, whatever a sampler would say of a trace without parent."""
+        if not self.sampled:
+            return ambient.NOTHING
+        return self.recorder.begin(self, certain=True)
+
+    def done(self, output: Any) -> None:
+        """Write the batch span and one short span a sampled request."""
+        self.leave()
+        with shield:
+            end = self.recorder.clock()
+            facts: SequenceFacts | None = None
+            said: Sequence[Single | Prediction] = ()
+            with shield:
+                facts = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
+            with shield:
+                said = self.traced.predictions(self.known, output, facts.lengths if facts is not None else None)
+            rows = len(said) or (len(facts.lengths) if facts is not None else 0)
+            if rows and rows != len(self.scope.contexts):
+                self.traced.warn("batch", "batch_scope names %d requests for a batch of %d", len(self.scope.contexts), rows)
+            self._write([each if isinstance(each, Prediction) else Prediction(*each) for each in said], facts, end, None)
+        self.layers.clear()
+
+    def failed(self, error: BaseException) -> None:
+        """Write the batch span, and the error on each sampled request."""
+        self.leave()
+        with shield:
+            facts = None
+            with shield:
+                facts = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
+            self._write([], facts, self.recorder.clock(), error)
+        self.layers.clear()
+
+    def _write(self, said: list[Prediction], facts: SequenceFacts | None, end: int, error: BaseException | None) -> None:
+        recorder, component = self.recorder, self.described.component
+        lengths = facts.lengths if facts is not None else ()
+        compute = (end - self.start_ns) / 1e9
+        size = len(self.scope.contexts)
+        link: tuple[Link, ...] = ()
+        if self.sampled:
+            recorder.finish_batch(self, component, size, compute, said, facts, error, end)
+            link = (Link(self.get_span_context(), {c.LINK_KIND: "batch"}),)
+            for first in range(LINKS_A_SPAN, len(self.sampled), LINKS_A_SPAN):
+                more = _links(self.scope, self.sampled[first : first + LINKS_A_SPAN])
+                recorder.continue_batch(self, component, size, more, end)
+        sampled = set(self.sampled)
+        for row, context in enumerate(self.scope.contexts):
+            prediction = said[row] if row < len(said) else None
+            length = lengths[row] if row < len(lengths) else None
+            if row in sampled:
+                self._request(row, context, link, prediction, length, facts, compute, end, error)
+            elif recorder.is_metering():
+                one = SequenceFacts((length,), facts.source) if facts is not None and length is not None else None
+                cohort = recorder.cohort(length) if length is not None else None
+                recorder.component_metrics(component, (prediction,) if prediction is not None else (), one, cohort, compute, context)
+
+    def _request(
+        self,
+        row: int,
+        context: Context,
+        link: tuple[Link, ...],
+        prediction: Prediction | None,
+        length: int | None,
+        facts: SequenceFacts | None,
+        compute: float,
+        end: int,
+        error: BaseException | None,
+    ) -> None:
+        recorder = self.recorder
+        request = Request(recorder, self.described, context, self.start_ns, link)
+        request.attributes = {c.BATCH_SIZE: len(self.scope.contexts), c.BATCH_INDEX: row, c.BATCH_COMPUTE: compute}
+        if self.scope.enqueued_at is not None:
+            request.attributes[c.BATCH_QUEUE_WAIT] = max(0, self.start_ns - self.scope.enqueued_at[row]) / 1e9
+        if recorder.will_record(context) is None and not request.start().is_recording():
+            return
+        source, padded = (facts.source, facts.padded_steps) if facts is not None else (None, None)
+        if error is not None:
+            one = SequenceFacts((length,), source, padded) if length is not None and source is not None else None
+            recorder.finish_component(request, self.described.component, (), one, extra=dict(request.attributes), error=error, end_ns=end)
+            return
+        single = Single(*_six(prediction)) if prediction is not None else None
+        finish_single(request, single, length, source, padded, None, end)
+
+
+def _six(prediction: Prediction) -> tuple[Any, ...]:
+    return (prediction.label, prediction.index, prediction.confidence, prediction.margin, prediction.entropy, prediction.nonfinite)
+
+
+def _links(scope: batch_scope, rows: Sequence[int]) -> tuple[Link, ...]:
+    found: list[Link] = []
+    for row in rows:
+        span: Any = scope.contexts[row].get(ambient.SPAN_KEY)
+        where = span.get_span_context() if span is not None else INVALID_SPAN_CONTEXT
+        if where.is_valid:
+            found.append(Link(where, {c.LINK_KIND: "batch", c.BATCH_INDEX: row}))
+    return tuple(found)
+
+
+__all__ = ["BatchCall", "batch_scope", "begin", "current"]
