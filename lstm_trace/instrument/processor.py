@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from opentelemetry import trace
 
@@ -46,11 +47,33 @@ def add_upstream_processor(provider: Any, settings: Settings) -> bool:
     if add is None or provider in _done or _has_ours(provider):
         return False
     _done.add(provider)
-    add(UpstreamProcessor(release=settings.release, read_baggage=settings.baggage))
+    add(_Processor(provider, release=settings.release, read_baggage=settings.baggage))
     return True
+
+
+class _Processor(UpstreamProcessor):
+    """Our processor, which also lets ``force_flush`` wait for the spans that an accelerator still has to complete."""
+
+    def __init__(self, provider: Any, *, release: str | None, read_baggage: bool) -> None:
+        super().__init__(release=release, read_baggage=read_baggage)
+        self._provider = ref(provider)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Finish what waits for a device, then have the processors that were flushed before us flush once more."""
+        device: Any = sys.modules.get("lstm_trace.instrument.lstm.device")
+        if device is None or not device.pending():
+            return True
+        done = bool(device.flush(timeout_millis / 1000))
+        for each in _processors(self._provider()):
+            if each is not self:
+                each.force_flush(timeout_millis)
+        return done
 
 
 def _has_ours(provider: Any) -> bool:
     # `configure()` may have added it: the SDK has no public way to ask, and a missing attribute only means that nobody did.
-    several = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ())
-    return any(isinstance(each, UpstreamProcessor) for each in several)
+    return any(isinstance(each, UpstreamProcessor) for each in _processors(provider))
+
+
+def _processors(provider: Any) -> tuple[Any, ...]:
+    return getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ())

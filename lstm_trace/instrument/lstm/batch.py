@@ -105,6 +105,11 @@ class BatchCall(Call):
     scope: batch_scope
     sampled: list[int]
 
+    @property
+    def name(self) -> str:
+        """The batch span's name: what a request's own span is called, it is not."""
+        return "lstm batch " + self.described.component.name
+
     def make(self) -> Any:
         """Start the batch span: recorded wherever a sampled request is linked to it, whatever a sampler would say of a trace without parent."""
         if not self.sampled:

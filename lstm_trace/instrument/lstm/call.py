@@ -13,7 +13,7 @@ from lstm_trace import conventions as c
 from lstm_trace.calls import ComponentCall, Single, finish_as_event, finish_single
 from lstm_trace.facts import Prediction, SequenceFacts, StateFacts, StateOrigin
 from lstm_trace.guard import shield
-from lstm_trace.instrument.lstm import outputs, state
+from lstm_trace.instrument.lstm import device, outputs, prediction, state
 from lstm_trace.instrument.lstm.tree import kind_of
 from lstm_trace.instrument.lstm.watch import FRESH
 from lstm_trace.recorder import Event, Recorder
@@ -84,7 +84,9 @@ class Call(ComponentCall):
         self.leave()
         try:
             end = self.recorder.clock()
-            if not self._done_shortly(output, end):
+            if device.on_cpu_too or not self._done_shortly(output, end):
+                if device.defer(self, output):
+                    return
                 self._done(output, end)
         except Exception as error:  # noqa: BLE001  the shield's own rule, without entering anything
             shield.caught(error)
@@ -119,7 +121,12 @@ class Call(ComponentCall):
         finish(self, said, found[0], found[1], found[2], state.NONE, end)
         return True
 
-    def _done(self, output: Any, end: int) -> None:
+    def deferred(self, output: Any, reduced: bool, end: int) -> None:
+        """Write the span of a call whose numbers have come back from the device; ``output`` None: they have not."""
+        self._done(output, end, reduced=reduced)
+        self.layers.clear()
+
+    def _done(self, output: Any, end: int, *, reduced: bool = False) -> None:
         sequence: SequenceFacts | None = None
         said: Sequence[Single | Prediction] = ()
         origin: StateFacts | None = None
@@ -127,7 +134,10 @@ class Call(ComponentCall):
             sequence = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
         lengths = sequence.lengths if sequence is not None else ()
         with shield:
-            said = self.traced.predictions(self.known, output, lengths or None)
+            if reduced:
+                said = prediction.rows_of(output, self.traced.options.names)
+            elif output is not None:
+                said = self.traced.predictions(self.known, output, lengths or None)
         with shield:
             origin = self._origin(output, len(lengths) or len(said))
         self._write(said, sequence, origin, end)

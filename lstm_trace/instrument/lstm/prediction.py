@@ -157,27 +157,62 @@ ROWS: Final[Mapping[str, Callable[[list[float], Names | None, float], Single]]] 
 
 
 def _batch(tensor: Any, output: str, names: Names | None, temperature: float) -> list[Single]:
+    if not hasattr(tensor, "detach"):
+        return _batch_of_array(tensor, output, names, temperature)
+    if tensor.shape[1] < 2:
+        return [ROWS[output](row, names, temperature) for row in tensor.tolist()]
+    return rows_of(reduce(tensor, output, temperature), names)
+
+
+def reduce(tensor: Any, output: str, temperature: float) -> Any:
+    """Return index, confidence, margin, entropy and brokenness of each row as a (rows, 5) tensor on the tensor's own device."""
     import torch
 
-    rows = tensor.double()
+    rows = tensor.detach().double()
+    finite = torch.isfinite(rows)
+    bad = ~(finite | (rows == -math.inf)).all(1) if output == "log_probs" else ~finite.all(1)
     if output == "multilabel":
-        return [of_multilabel(row, names, temperature) for row in rows.tolist()]
-    if rows.shape[1] < 2:
-        return [ROWS[output](row, names, temperature) for row in rows.tolist()]
-    bad = ~(torch.isfinite(rows) | (rows == -math.inf)).all(1) if output == "log_probs" else ~torch.isfinite(rows).all(1)
-    if output == "probs":
-        rows = rows.log()
-    if temperature != 1.0 or output == "logits":
-        rows = torch.log_softmax(rows / temperature, 1)
-    chances = rows.exp()
+        chances = torch.sigmoid(rows / temperature)
+        entropy = (torch.special.entr(chances) + torch.special.entr(1.0 - chances)).sum(1)
+    else:
+        if output == "probs":
+            rows = rows.log()
+        if temperature != 1.0 or output == "logits":
+            rows = torch.log_softmax(rows / temperature, 1)
+        chances = rows.exp()
+        entropy = torch.special.entr(chances).sum(1)
     top = chances.topk(2, 1)
-    entropy = torch.special.entr(chances).sum(1)
-    found = torch.stack((top.indices[:, 0].double(), top.values[:, 0], top.values[:, 0] - top.values[:, 1], entropy, bad.double()), 1).tolist()
+    return torch.stack((top.indices[:, 0].double(), top.values[:, 0], top.values[:, 0] - top.values[:, 1], entropy, bad.double()), 1)
+
+
+def rows_of(reduced: Any, names: Names | None) -> list[Single]:
+    """Return the predictions of what ``reduce`` made, once it is on the CPU."""
     return [
         _BROKEN
         if broken
         else Single(_label(names, int(index)), int(index), confidence, margin, entropy if entropy > 0.0 else 0.0)
-        for index, confidence, margin, entropy, broken in found
+        for index, confidence, margin, entropy, broken in reduced.tolist()
+    ]
+
+
+def _batch_of_array(array: Any, output: str, names: Names | None, temperature: float) -> list[Single]:
+    import numpy as np
+
+    if output != "logits" or array.shape[1] < 2:
+        return [ROWS[output](row, names, temperature) for row in array.tolist()]
+    rows = array.astype(np.float64) / temperature
+    finite = np.isfinite(rows).all(1)
+    with np.errstate(invalid="ignore"):
+        rows = rows - rows.max(1, keepdims=True)
+        weights = np.exp(rows)
+        total = weights.sum(1)
+        entropy = np.log(total) - (weights * rows).sum(1) / total
+    index = np.argmax(rows, 1)
+    weights[np.arange(len(rows)), index] = 0.0
+    margin = (1.0 - weights.max(1)) / total
+    return [
+        Single(_label(names, each), each, 1.0 / sum_, lead, max(0.0, spread)) if fine else _BROKEN
+        for each, sum_, lead, spread, fine in zip(index.tolist(), total.tolist(), margin.tolist(), entropy.tolist(), finite.tolist(), strict=True)
     ]
 
 
