@@ -33,6 +33,21 @@ _OI_KINDS: Final[Mapping[Kind, str]] = {
 }
 
 
+_ANSWER: Final[Mapping[str, tuple[str, str, str]]] = {
+    "model": (c.OI_MODEL, c.GEN_AI_RESPONSE_MODEL, ""),
+    "response_id": ("", c.GEN_AI_RESPONSE_ID, ""),
+    "finish_reasons": ("", c.GEN_AI_FINISH_REASONS, ""),
+    "input_tokens": (c.OI_TOKENS_PROMPT, c.GEN_AI_INPUT_TOKENS, ""),
+    "output_tokens": (c.OI_TOKENS_COMPLETION, c.GEN_AI_OUTPUT_TOKENS, ""),
+    "total_tokens": (c.OI_TOKENS_TOTAL, "", ""),
+    "cache_read": (c.OI_TOKENS_CACHE_READ, c.GEN_AI_CACHE_READ_TOKENS, ""),
+    "cache_write": (c.OI_TOKENS_CACHE_WRITE, c.GEN_AI_CACHE_WRITE_TOKENS, ""),
+    "reasoning": (c.OI_TOKENS_REASONING, c.GEN_AI_REASONING_TOKENS, ""),
+    "logprob_mean": ("", "", c.LLM_LOGPROB_MEAN),
+    "logprob_min": ("", "", c.LLM_LOGPROB_MIN),
+}
+"""Field of an Answer: its name in OpenInference, in GenAI, and of our own, in the order of the fields."""
+
 _DOCUMENTS: Final = 20
 """More would push other attributes out of a span that holds 128."""
 
@@ -55,6 +70,8 @@ class Vocabulary:
         self.openinference = "openinference" in settings.conventions
         self.gen_ai = "gen_ai" in settings.conventions
         self._constants = {kind: self._constant(kind) for kind in _VERBS}
+        wanted = (self.openinference, self.gen_ai, True)
+        self._answer = tuple(tuple(name for name, on in zip(names, wanted, strict=True) if name and on) for names in _ANSWER.values())
 
     def _constant(self, kind: Kind) -> Attributes:
         attributes: Attributes = {}
@@ -68,20 +85,18 @@ class Vocabulary:
         """Return what stands on every span of this kind; the same mapping every time."""
         return self._constants[kind]
 
-    def chain(self, kind: Kind, name: str) -> Mapping[str, Any]:
-        """Return the attributes of a chain or an agent."""
-        if kind == "chain":
-            return self._constants[kind]
-        attributes = dict(self._constants[kind])
-        if kind == "agent" and self.gen_ai:
+    def agent(self, name: str) -> Attributes:
+        """Return the attributes of an agent."""
+        attributes: Attributes = {}
+        if self.gen_ai:
             attributes[c.GEN_AI_AGENT_NAME] = name
-        if kind == "agent" and self.openinference:
+        if self.openinference:
             attributes[c.OI_AGENT_NAME] = name
         return attributes
 
-    def node(self, attributes: Mapping[str, Any], metadata: Mapping[str, Any]) -> Attributes:
+    def node(self, attributes: Attributes | None, metadata: Mapping[str, Any]) -> Attributes:
         """Return the attributes with a graph node's name and superstep."""
-        attributes = dict(attributes)
+        attributes = attributes or {}
         node, superstep = metadata.get("langgraph_node"), metadata.get("langgraph_step")
         if node is not None:
             attributes[c.GRAPH_NODE] = str(node)
@@ -89,13 +104,13 @@ class Vocabulary:
             attributes[c.GRAPH_SUPERSTEP] = int(superstep)
         return attributes
 
-    def asked(self, asked: Asked, operation: str) -> Attributes:
+    def asked(self, asked: Asked) -> Attributes:
         """Return the attributes of a model call that starts."""
-        attributes = dict(self._constants["llm"])
+        attributes: Attributes = {}
         if self.openinference:
             attributes[c.OI_MODEL] = asked.model
         if self.gen_ai:
-            attributes[c.GEN_AI_OPERATION] = operation
+            attributes[c.GEN_AI_OPERATION] = asked.operation
             attributes[c.GEN_AI_REQUEST_MODEL] = asked.model
             if asked.provider is not None:
                 attributes[c.GEN_AI_PROVIDER] = asked.provider
@@ -104,47 +119,24 @@ class Vocabulary:
     def answer(self, answer: Answer, seconds_to_first_chunk: float | None) -> Attributes:
         """Return the attributes of a model's answer."""
         attributes: Attributes = {}
-        if self.openinference:
-            _put(
-                attributes,
-                (c.OI_MODEL, answer.model),
-                (c.OI_TOKENS_PROMPT, answer.input_tokens),
-                (c.OI_TOKENS_COMPLETION, answer.output_tokens),
-                (c.OI_TOKENS_TOTAL, answer.total_tokens),
-                (c.OI_TOKENS_CACHE_READ, answer.cache_read),
-                (c.OI_TOKENS_CACHE_WRITE, answer.cache_write),
-                (c.OI_TOKENS_REASONING, answer.reasoning),
-            )
-        if self.gen_ai:
-            _put(
-                attributes,
-                (c.GEN_AI_RESPONSE_MODEL, answer.model),
-                (c.GEN_AI_RESPONSE_ID, answer.response_id),
-                (c.GEN_AI_FINISH_REASONS, answer.finish_reasons or None),
-                (c.GEN_AI_INPUT_TOKENS, answer.input_tokens),
-                (c.GEN_AI_OUTPUT_TOKENS, answer.output_tokens),
-                (c.GEN_AI_CACHE_READ_TOKENS, answer.cache_read),
-                (c.GEN_AI_CACHE_WRITE_TOKENS, answer.cache_write),
-                (c.GEN_AI_REASONING_TOKENS, answer.reasoning),
-            )
-        _put(
-            attributes,
-            (c.GEN_AI_TIME_TO_FIRST_CHUNK, seconds_to_first_chunk),
-            (c.LLM_LOGPROB_MEAN, answer.logprob_mean),
-            (c.LLM_LOGPROB_MIN, answer.logprob_min),
-        )
+        for value, names in zip(answer, self._answer, strict=True):
+            if value is not None:
+                for name in names:
+                    attributes[name] = value
+        if seconds_to_first_chunk is not None:
+            attributes[c.GEN_AI_TIME_TO_FIRST_CHUNK] = seconds_to_first_chunk
         return attributes
 
-    def metric_labels(self, asked: Asked, operation: str) -> Attributes:
+    def metric_labels(self, asked: Asked) -> Attributes:
         """Return the labels of a model call's metrics."""
-        labels: Attributes = {c.GEN_AI_OPERATION: operation, c.GEN_AI_REQUEST_MODEL: asked.model}
+        labels: Attributes = {c.GEN_AI_OPERATION: asked.operation, c.GEN_AI_REQUEST_MODEL: asked.model}
         if asked.provider is not None:
             labels[c.GEN_AI_PROVIDER] = asked.provider
         return labels
 
     def tool(self, name: str, call_id: str | None) -> Attributes:
         """Return the attributes of a tool call that starts."""
-        attributes = dict(self._constants["tool"])
+        attributes: Attributes = {}
         if self.openinference:
             attributes[c.OI_TOOL_NAME] = name
         if self.gen_ai:
@@ -171,9 +163,3 @@ class Vocabulary:
         if self.gen_ai and listed:
             attributes[c.GEN_AI_RETRIEVAL_DOCUMENTS] = json.dumps(listed, separators=(",", ":"))
         return attributes
-
-
-def _put(attributes: Attributes, *pairs: tuple[str, Any]) -> None:
-    for name, value in pairs:
-        if value is not None:
-            attributes[name] = value

@@ -128,7 +128,7 @@ class _Chain:
             run = handler.start(
                 kind,
                 self.name,
-                handler.vocabulary.chain(kind, self.name),
+                details=handler.vocabulary.agent(self.name) if self.agent else None,
                 run_id=object(),
                 session=None if found is None else str(found),
             )

@@ -51,18 +51,22 @@ class Entered:
         self._scope = scope
 
     def __enter__(self) -> None:
-        run = self._scope.run
+        scope = self._scope
+        run = scope.run
         opened = run.opened if run is not None else None
         self._token = ambient.enter(ambient.get() if opened is None else opened.context)
-        self._mine = scopes.set(self._scope)
+        # Once its run has started, a scope waits for nothing any more.
+        self._mine = None if scope.taken else scopes.set(scope)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        scopes.reset(self._mine)
+        if self._mine is not None:
+            scopes.reset(self._mine)
         ambient.leave(self._token)
-        run = self._scope.run
-        if error is not None and run is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
-            with shield:
-                handler.end(run, error=error)
+        if error is not None:
+            run = self._scope.run
+            if run is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
+                with shield:
+                    handler.end(run, error=error)
 
 
 def scoped(make_scope: MakeScope) -> Callable[[Any], Any]:
@@ -104,9 +108,7 @@ def scoped_generator(make_scope: MakeScope) -> Callable[[Any], Any]:
         @functools.wraps(original)
         def stream(self: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             inner = original(self, *args, **kwargs)
-            if handler.silent():
-                return (yield from inner)
-            return (yield from stepwise(inner, make_scope(self)))
+            return (yield from (inner if handler.silent() else stepwise(inner, make_scope(self))))
 
         return stream
 

@@ -45,11 +45,15 @@ class Handler:
     def use(self, recorder: Recorder | None) -> None:
         """Write through ``recorder`` from now on."""
         self._recorder = recorder
+        self._vocabulary = None if recorder is None else to.Vocabulary(recorder.settings)
 
     @property
     def vocabulary(self) -> to.Vocabulary:
         """The vocabularies of the settings in force."""
-        known, settings = self._vocabulary, self.recorder.settings
+        known = self._vocabulary
+        if self._recorder is not None and known is not None:
+            return known
+        settings = default_recorder().settings
         if known is None or known.settings is not settings:
             known = self._vocabulary = to.Vocabulary(settings)
         return known
@@ -64,8 +68,8 @@ class Handler:
         self,
         kind: Kind,
         name: str,
-        attributes: Mapping[str, Any],
         *,
+        details: Mapping[str, Any] | None = None,
         run_id: Any,
         parent_run_id: Any = None,
         tags: Sequence[str] = (),
@@ -89,24 +93,32 @@ class Handler:
             facts = {**(facts or {}), c.GEN_AI_CONVERSATION_ID: scope.thread}
         if session is not None:
             facts = {**(facts or {}), c.SESSION_ID: session}
+        known = context.get(upstream.FACTS_KEY)
+        all_facts: Any = {**known, **facts} if known and facts else facts or known  # type: ignore[dict-item]
         opened = recorder.open_run(
             span_name or to.span_name(kind, name),
             context,
-            attributes,
-            facts=facts,
-            carried=_CARRIED_BY_MODEL | {RUN_KEY: run} if kind == "llm" else {RUN_KEY: run},
-            links=self._resumed(scope.thread) if resumes and scope is not None else (),
-            kind=to.span_kind(kind),
-            group=place.key if place.parallel else scope.group if scope is not None else None,
+            self.vocabulary.start(kind),
+            details,
+            all_facts,
+            self._resumed(scope.thread) if resumes and scope is not None else (),
+            to.span_kind(kind),
+            place.key if place.parallel else scope.group if scope is not None else None,
         )
         if opened is None:
             if run.step_of is not None:
                 run.step_of.end()
             return None
+        entries: dict[str, object] = {ambient.SPAN_KEY: opened.span, RUN_KEY: run}
+        if facts:
+            entries[upstream.FACTS_KEY] = all_facts
+        if kind == "llm":
+            entries[SUPPRESS_MODEL] = True
+        opened.context = ambient.extended(context, entries)
         run.opened = opened
-        run.recording = opened.span.is_recording()
+        run.recording = opened.recording
         if kind == "agent" or (scope is not None and scope.graph) or (parent is None and kind == "chain"):
-            run.trajectory = Trajectory(upstream.context_facts(opened.context).get(c.TRAJECTORY_PATH))
+            run.trajectory = Trajectory(all_facts.get(c.TRAJECTORY_PATH) if all_facts else None)
         return run
 
     def adopt(self, run: Run, run_id: Any, thread: str | None, resumes: bool) -> Run:
@@ -116,7 +128,7 @@ class Handler:
         opened = run.opened
         if thread is not None and opened is not None:
             run.thread_id = thread
-            opened.attributes[c.GEN_AI_CONVERSATION_ID] = thread
+            opened.span.set_attribute(c.GEN_AI_CONVERSATION_ID, thread)
             opened.context = upstream.with_facts(opened.context, {c.GEN_AI_CONVERSATION_ID: thread})
             for link in self._resumed(thread) if resumes else ():
                 opened.span.add_link(link.context, link.attributes)
@@ -136,7 +148,7 @@ class Handler:
         if above is None or opened is None:
             return run, here
         if run is None and here and live_spans.is_below(here, opened.span_context):
-            return above, Context({**here, RUN_KEY: above})
+            return above, ambient.extended(here, {RUN_KEY: above})
         return above, opened.context
 
     def _facts(self, run: Run, place: Place, name: str, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -147,10 +159,13 @@ class Handler:
         branch = branch_of(place, name, metadata) if place.branch is not None else None
         trajectory = parent.trajectory
         if trajectory is not None:
-            run.step_of = trajectory
+            if place.key is None:
+                run.step_of = trajectory
             # One task of one node has a checkpoint namespace of its own, and keeps it when it is tried again.
             task = metadata.get("langgraph_checkpoint_ns") if place.branch is not None and place.parallel else None
-            return trajectory.begin(place.key, branch, time.time_ns(), attempt=attempt, task=task, again=attempt is not None and attempt > 1)
+            return trajectory.begin(
+                place.key, branch, time.time_ns(), attempt=attempt, task=task, again=attempt is not None and attempt > 1
+            )
         if attempt is None and branch is None:
             return None
         facts: dict[str, Any] = {}
@@ -187,7 +202,7 @@ class Handler:
             if run.thread_id is not None:
                 self._remember_pause(run.thread_id, opened.span_context)
         trajectory = run.trajectory
-        events = [(c.EVENT_STEP, facts, began) for facts, began in trajectory.events()] if trajectory is not None else ()
+        events: Any = () if trajectory is None else [(c.EVENT_STEP, facts, began) for facts, began in trajectory.events()]
         recorder.close_run(opened, attributes, events, error, recorder.clock() if end_ns is None else end_ns)
 
     def end_model(self, run: Run, answer: Answer, *, error: BaseException | None = None) -> None:
@@ -201,12 +216,14 @@ class Handler:
         first = None if run.first_chunk_ns is None else (run.first_chunk_ns - opened.start_ns) / 1e9
         self.end(run, self.vocabulary.answer(answer, first), error=error, end_ns=now)
         if recorder.is_metering():
-            labels = dict(run.labels or {})
+            labels = self.vocabulary.metric_labels(run.asked) if run.asked is not None else {}
             if answer.model is not None:
                 labels[c.GEN_AI_RESPONSE_MODEL] = answer.model
             if error is not None:
                 labels[c.ERROR_TYPE] = type(error).__qualname__
-            tokens = {kind: count for kind, count in (("input", answer.input_tokens), ("output", answer.output_tokens)) if count is not None}
+            tokens = {
+                kind: count for kind, count in (("input", answer.input_tokens), ("output", answer.output_tokens)) if count is not None
+            }
             recorder.record_operation((now - opened.start_ns) / 1e9, tokens, labels, opened.context)
 
     def _remember_pause(self, thread: str, paused: SpanContext) -> None:
@@ -221,9 +238,6 @@ class Handler:
         """Forget every run and pause."""
         self.live.clear()
         self._paused.clear()
-
-
-_CARRIED_BY_MODEL: Final[dict[str, object]] = {SUPPRESS_MODEL: True}
 
 
 def _model_is_suppressed(here: Context, parent: Run | None) -> bool:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 _MODEL_KEYS: Final = ("model", "model_name", "model_id", "deployment_name", "azure_deployment")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The model that a call asks for, and whose it is."""
+class Asked(NamedTuple):
+    """The model that a call asks for, what it is asked to do, and whose it is."""
 
     model: str
+    operation: str = "chat"
     provider: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a model's answer says about itself. Tokens are counts; log-probabilities are in nats."""
 
     model: str | None = None
     response_id: str | None = None
-    finish_reasons: tuple[str, ...] = ()
+    finish_reasons: tuple[str, ...] | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     total_tokens: int | None = None
@@ -34,89 +32,109 @@ class Answer:
     logprob_min: float | None = None
 
 
-def asked(serialized: Any, given: Mapping[str, Any], metadata: Mapping[str, Any]) -> Asked:
+_NOTHING: Final = Answer()
+
+
+def asked(operation: str, serialized: Any, given: Mapping[str, Any], metadata: Mapping[str, Any]) -> Asked:
     """Read the requested model and its provider.
 
-    >>> asked({"id": ["langchain", "FakeListChatModel"]}, {}, {"ls_provider": "fakelistchatmodel"})
-    Asked(model='FakeListChatModel', provider='fakelistchatmodel')
+    >>> asked("chat", {"id": ["langchain", "FakeListChatModel"]}, {}, {"ls_provider": "fakelistchatmodel"})
+    Asked(model='FakeListChatModel', operation='chat', provider='fakelistchatmodel')
     """
-    params: Mapping[str, Any] = given.get("invocation_params") or {}
-    model = next((value for key in _MODEL_KEYS if isinstance(value := params.get(key), str) and value), None)
-    model = model or _text(metadata.get("ls_model_name")) or _class_name(serialized) or _text(params.get("_type")) or "model"
-    return Asked(model, _text(metadata.get("ls_provider")))
+    params = given.get("invocation_params")
+    model: Any = None
+    if params:
+        for key in _MODEL_KEYS:
+            model = params.get(key)
+            if model and isinstance(model, str):
+                break
+        else:
+            model = None
+    model = model or _text(metadata.get("ls_model_name")) or _class_name(serialized) or (_text(params.get("_type")) if params else None)
+    return Asked(model or "model", operation, _text(metadata.get("ls_provider")))
 
 
 def answer(response: Any) -> Answer:
     """Read an ``LLMResult``: usage from the message, else from ``llm_output``; the rest from the response's metadata."""
-    generations: Sequence[Any] = [each for group in getattr(response, "generations", ()) or () for each in group]
-    output: Mapping[str, Any] = getattr(response, "llm_output", None) or {}
-    messages = [message for each in generations if (message := getattr(each, "message", None)) is not None]
-    said: Mapping[str, Any] = (getattr(messages[0], "response_metadata", None) or {}) if messages else {}
-    usage = _usage(messages, said, output)
-    logprobs = _logprobs(generations)
-    return Answer(
-        _text(said.get("model_name")) or _text(said.get("model")) or _text(output.get("model_name")) or _text(output.get("model")),
-        _text(said.get("id")) or _text(output.get("id")),
-        tuple(_finish_reasons(generations)),
-        **usage,
-        logprob_mean=sum(logprobs) / len(logprobs) if logprobs else None,
-        logprob_min=min(logprobs) if logprobs else None,
+    generations: list[Any] = [each for group in getattr(response, "generations", None) or () for each in group]
+    if not generations:
+        return _NOTHING
+    first = generations[0]
+    message = getattr(first, "message", None)
+    said: Any = getattr(message, "response_metadata", None)
+    info: Any = getattr(first, "generation_info", None)
+    output: Any = getattr(response, "llm_output", None)
+    usage: Any = getattr(message, "usage_metadata", None)
+    if not (said or info or output or usage):
+        return _NOTHING
+    said, info, output = _mapping(said), _mapping(info), _mapping(output)
+    found: dict[str, Any] = _counted(usage) if usage else _counted_raw(said, output)
+    found["model"] = (
+        _text(said.get("model_name")) or _text(said.get("model")) or _text(output.get("model_name")) or _text(output.get("model"))
     )
+    found["response_id"] = _text(said.get("id")) or _text(output.get("id"))
+    found["finish_reasons"] = _finish_reasons(generations) or None
+    logprobs = _logprobs(said.get("logprobs") or info.get("logprobs"))
+    if logprobs:
+        found["logprob_mean"] = sum(logprobs) / len(logprobs)
+        found["logprob_min"] = min(logprobs)
+    return Answer(**found)
 
 
-def _usage(messages: Sequence[Any], said: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, int | None]:
-    found = next((usage for message in messages if (usage := getattr(message, "usage_metadata", None))), None)
-    if found is not None:
-        into: Mapping[str, Any] = found.get("input_token_details") or {}
-        out: Mapping[str, Any] = found.get("output_token_details") or {}
-        return {
-            "input_tokens": _count(found.get("input_tokens")),
-            "output_tokens": _count(found.get("output_tokens")),
-            "total_tokens": _count(found.get("total_tokens")),
-            "cache_read": _count(into.get("cache_read")),
-            "cache_write": _count(into.get("cache_creation")),
-            "reasoning": _count(out.get("reasoning")),
-        }
-    raw = next(
-        (each for source in (output, said) for key in ("token_usage", "usage") if isinstance(each := source.get(key), Mapping) and each), {}
-    )
-    prompt = _first(raw, "prompt_tokens", "input_tokens")
-    completion = _first(raw, "completion_tokens", "output_tokens")
-    total = _first(raw, "total_tokens")
-    into = _mapping(raw.get("prompt_tokens_details"))
-    out = _mapping(raw.get("completion_tokens_details"))
-    return {
-        "input_tokens": prompt,
-        "output_tokens": completion,
-        "total_tokens": total if total is not None or prompt is None or completion is None else prompt + completion,
-        "cache_read": _count(_first(into, "cached_tokens") or raw.get("cache_read_input_tokens")),
-        "cache_write": _count(raw.get("cache_creation_input_tokens")),
-        "reasoning": _first(out, "reasoning_tokens"),
+def _counted(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Read LangChain's own ``usage_metadata``."""
+    found: dict[str, Any] = {
+        "input_tokens": _count(usage.get("input_tokens")),
+        "output_tokens": _count(usage.get("output_tokens")),
+        "total_tokens": _count(usage.get("total_tokens")),
     }
-
-
-def _finish_reasons(generations: Sequence[Any]) -> list[str]:
-    found: list[str] = []
-    for each in generations:
-        sources = (getattr(getattr(each, "message", None), "response_metadata", None), getattr(each, "generation_info", None))
-        reason = next((r for s in sources if s for k in ("finish_reason", "stop_reason", "done_reason") if (r := _text(s.get(k)))), None)
-        if reason is not None:
-            found.append(reason)
+    if details := usage.get("input_token_details"):
+        found["cache_read"] = _count(details.get("cache_read"))
+        found["cache_write"] = _count(details.get("cache_creation"))
+    if details := usage.get("output_token_details"):
+        found["reasoning"] = _count(details.get("reasoning"))
     return found
 
 
-def _logprobs(generations: Sequence[Any]) -> list[float]:
-    """Log-probabilities of the answer's tokens, in the two shapes in which providers give them."""
+def _counted_raw(said: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what a provider's integration left as the provider sent it."""
+    raw = _mapping(output.get("token_usage") or output.get("usage") or said.get("token_usage") or said.get("usage"))
+    if not raw:
+        return {}
+    prompt = _count(raw.get("prompt_tokens", raw.get("input_tokens")))
+    completion = _count(raw.get("completion_tokens", raw.get("output_tokens")))
+    total = _count(raw.get("total_tokens"))
+    if total is None and prompt is not None and completion is not None:
+        total = prompt + completion
+    cached = _mapping(raw.get("prompt_tokens_details")).get("cached_tokens", raw.get("cache_read_input_tokens"))
+    return {
+        "input_tokens": prompt,
+        "output_tokens": completion,
+        "total_tokens": total,
+        "cache_read": _count(cached),
+        "cache_write": _count(raw.get("cache_creation_input_tokens")),
+        "reasoning": _count(_mapping(raw.get("completion_tokens_details")).get("reasoning_tokens")),
+    }
+
+
+def _finish_reasons(generations: Sequence[Any]) -> tuple[str, ...]:
+    found: list[str] = []
     for each in generations:
         for source in (getattr(getattr(each, "message", None), "response_metadata", None), getattr(each, "generation_info", None)):
-            given: Any = source.get("logprobs") if source else None
-            if isinstance(given, Mapping):
-                tokens: Any = given.get("content")
-                values: Any = [token.get("logprob") for token in tokens] if isinstance(tokens, Sequence) else given.get("token_logprobs")
-                kept = [float(value) for value in values or () if isinstance(value, (int, float))]
-                if kept:
-                    return kept
-    return []
+            reason = source and (source.get("finish_reason") or source.get("stop_reason") or source.get("done_reason"))
+            if reason:
+                found.append(str(reason))
+                break
+    return tuple(found)
+
+
+def _logprobs(given: Any) -> list[float]:
+    """Read log-probabilities of the answer's tokens, in the two shapes in which providers give them."""
+    if not isinstance(given, dict):
+        return []
+    tokens: Any = given.get("content")
+    values: Any = [token.get("logprob") for token in tokens] if isinstance(tokens, list) else given.get("token_logprobs")
+    return [float(value) for value in values or () if isinstance(value, (int, float))]
 
 
 def document_facts(document: Any) -> tuple[str | None, float | None]:
@@ -136,24 +154,20 @@ def document_facts(document: Any) -> tuple[str | None, float | None]:
 
 
 def _class_name(serialized: Any) -> str | None:
-    if not isinstance(serialized, Mapping):
+    if not isinstance(serialized, dict):
         return None
     identity: Any = serialized.get("id")
-    if isinstance(identity, Sequence) and not isinstance(identity, str) and identity:
+    if isinstance(identity, list) and identity:
         return str(identity[-1])
     return _text(serialized.get("name"))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _first(source: Mapping[str, Any], *keys: str) -> int | None:
-    return next((count for key in keys if (count := _count(source.get(key))) is not None), None)
+    return value if isinstance(value, dict) or (value and isinstance(value, Mapping)) else {}
 
 
 def _count(value: Any) -> int | None:
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return int(value) if isinstance(value, (int, float)) else None
 
 
 def _text(value: Any) -> str | None:

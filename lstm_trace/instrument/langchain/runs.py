@@ -15,8 +15,9 @@ from lstm_trace.guard import shield
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lstm_trace.instrument.langchain.messages import Asked
     from lstm_trace.instrument.langchain.trajectory import Trajectory
-    from lstm_trace.recorder import OpenSpan
+    from lstm_trace.recorder import RunSpan
 
 Kind = Literal["chain", "agent", "llm", "tool", "retriever", "embedding"]
 
@@ -27,17 +28,17 @@ RUN_KEY: Final = create_key("lstm_trace.langchain.run")
 class Run:
     """One run whose span is open. ``opened`` is None once it ended, which also breaks the cycle between a run and its context.
 
-    ``trajectory`` numbers the runs directly below this one, ``step_of`` is the one in which this run is a step. ``attempts`` counts what
+    ``trajectory`` numbers the runs directly below this one, ``step_of`` is the one that waits for this run's end. ``attempts`` counts what
     this run tries again and again below itself. A run that the sampler dropped is kept (``recording`` is False) so that everything
     below it is dropped with it.
     """
 
     __slots__ = (
+        "asked",
         "attempts",
         "first_chunk_ns",
         "interrupted",
         "kind",
-        "labels",
         "opened",
         "parent",
         "recording",
@@ -51,11 +52,11 @@ class Run:
         self.kind: Kind = kind
         self.parent = parent
         self.run_id = run_id
-        self.opened: OpenSpan | None = None
+        self.opened: RunSpan | None = None
         self.recording = True
         self.trajectory: Trajectory | None = None
         self.step_of: Trajectory | None = None
-        self.labels: dict[str, Any] | None = None
+        self.asked: Asked | None = None
         self.first_chunk_ns: int | None = None
         self.attempts = 0
         self.interrupted = False

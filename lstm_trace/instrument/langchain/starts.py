@@ -32,13 +32,15 @@ def chain(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope |
         if scope.adopt is not None:
             return handler.adopt(scope.adopt, manager.run_id, scope.thread, resumes)
     name = given.get("name") or _serialized_name(args, given) or "chain"
-    attributes = handler.vocabulary.chain(kind, name)
+    details = None
+    if kind == "agent":
+        details = handler.vocabulary.agent(name)
     if tags and tags[-1].startswith("graph:step:"):
-        attributes = handler.vocabulary.node(attributes, metadata)
+        details = handler.vocabulary.node(details, metadata)
     return handler.start(
         kind,
         name,
-        attributes,
+        details=details,
         run_id=manager.run_id,
         parent_run_id=callbacks.parent_run_id,
         tags=tags,
@@ -65,11 +67,11 @@ def completion(callbacks: Any, manager: Any, args: Args, given: Given, scope: Sc
 
 def _model(operation: str, callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
     vocabulary = handler.vocabulary
-    asked = messages.asked(args[0] if args else given.get("serialized"), given, callbacks.metadata)
+    asked = messages.asked(operation, args[0] if args else given.get("serialized"), given, callbacks.metadata)
     run = handler.start(
         "llm",
         asked.model,
-        vocabulary.asked(asked, operation),
+        details=handler.vocabulary.asked(asked),
         run_id=manager.run_id,
         parent_run_id=callbacks.parent_run_id,
         tags=callbacks.tags,
@@ -78,7 +80,7 @@ def _model(operation: str, callbacks: Any, manager: Any, args: Args, given: Give
         span_name=f"{operation} {asked.model}",
     )
     if run is not None:
-        run.labels = vocabulary.metric_labels(asked, operation)
+        run.asked = asked
     return run
 
 
@@ -88,7 +90,7 @@ def tool(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | 
     return handler.start(
         "tool",
         name,
-        handler.vocabulary.tool(name, given.get("tool_call_id")),
+        details=handler.vocabulary.tool(name, given.get("tool_call_id")),
         run_id=manager.run_id,
         parent_run_id=callbacks.parent_run_id,
         tags=callbacks.tags,
@@ -102,7 +104,6 @@ def retriever(callbacks: Any, manager: Any, args: Args, given: Given, scope: Sco
     return handler.start(
         "retriever",
         given.get("name") or _serialized_name(args, given) or "retriever",
-        handler.vocabulary.start("retriever"),
         run_id=manager.run_id,
         parent_run_id=callbacks.parent_run_id,
         tags=callbacks.tags,

@@ -142,7 +142,8 @@ class Trajectory:
                 if counted is None:
                     counted = self._attempts = {}
                 attempt = counted[task] = counted.get(task, 0) + 1
-            self._open += 1
+            if key is None:
+                self._open += 1
             if branch is not None and branch not in taken.branches:
                 taken.branches.append(branch)
             if attempt is not None and attempt > taken.attempt:
@@ -153,7 +154,7 @@ class Trajectory:
         return facts
 
     def end(self) -> None:
-        """Note that a child run ended."""
+        """Note that a child run without a key ended."""
         with self._lock:
             self._open -= 1
 
