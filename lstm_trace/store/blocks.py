@@ -5,54 +5,54 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import orjson
-import pyarrow as pa
 
 from lstm_trace.store import protobuf
-from lstm_trace.store.files import Sniffed, opened
+from lstm_trace.store.files import Sniffed, Unpacked
 from lstm_trace.store.lenient import Tally
 
 BLOCK: Final = 8 << 20
 """Bytes read at a time: large enough for the parser, small enough that several fit into memory unpacked."""
-LONGEST_LINE: Final = 1 << 30
+LONGEST_LINE: Final = 1 << 28
 """Bytes. A longer line is skipped and counted: it could not be parsed in one piece."""
-_LARGEST_DOCUMENT: Final = 1 << 30
+_LARGEST_DOCUMENT: Final = 1 << 28
+_FIRST_LINE: Final = 1 << 16
 _BOM: Final = b"\xef\xbb\xbf"
 
 
 def blocks_of(path: Path, sniffed: Sniffed, tally: Tally) -> Iterator[bytes]:
     """Blocks of whole lines, each line one export request as JSON. What ends in the middle or is damaged is counted in ``tally``."""
-    with opened(path, sniffed.compression) as stream:
+    with Unpacked(path, sniffed.compression) as stream:
         if sniffed.form == "json":
             size = os.stat(path).st_size if sniffed.compression is None else None
             whole = _document(stream, size)
             yield from [whole] if whole is not None else _lines(stream, size, tally)
         else:
             yield from protobuf.blocks_of(stream, BLOCK, tally)
+        tally.malformed += stream.torn
 
 
-def _document(stream: BinaryIO, size: int | None) -> bytes | None:
-    """One JSON document that was written over several lines, on one; None (and the stream where it was) when it is lines of JSON."""
+def _document(stream: Unpacked, size: int | None) -> bytes | None:
+    """One JSON document that was written over several lines, on one; None (and the stream at its start) when it is lines of JSON."""
     if size is None or size > _LARGEST_DOCUMENT:
         return None
-    first = stream.readline(1 << 16).removeprefix(_BOM).strip()
-    stream.seek(0)
-    if not first or first.endswith((b"}", b"]")):
+    first, _, more = stream.read(_FIRST_LINE).removeprefix(_BOM).lstrip().partition(b"\n")
+    stream.restart()
+    if not more or first.rstrip().endswith((b"}", b"]")):
         return None
     try:
-        whole = orjson.dumps(orjson.loads(stream.read(size).removeprefix(_BOM)))
+        return orjson.dumps(orjson.loads(stream.read(size).removeprefix(_BOM)))
     except (ValueError, RecursionError):
-        stream.seek(0)
+        stream.restart()
         return None
-    return whole
 
 
-def _lines(stream: BinaryIO, size: int | None, tally: Tally) -> Iterator[bytes]:
+def _lines(stream: Unpacked, size: int | None, tally: Tally) -> Iterator[bytes]:
     rest = bytearray()
     skipping = False
-    for chunk in _chunks(stream, size, tally):
+    for chunk in _chunks(stream, size):
         cut = chunk.rfind(b"\n") + 1
         if cut == 0:
             rest += chunk
@@ -69,18 +69,10 @@ def _lines(stream: BinaryIO, size: int | None, tally: Tally) -> Iterator[bytes]:
         yield bytes(rest)
 
 
-def _chunks(stream: BinaryIO, size: int | None, tally: Tally) -> Iterator[bytes]:
+def _chunks(stream: Unpacked, size: int | None) -> Iterator[bytes]:
     left = size
     first = True
-    while left is None or left > 0:
-        try:
-            chunk = stream.read(BLOCK if left is None else min(BLOCK, left))
-        except (OSError, EOFError, pa.ArrowInvalid):
-            # A compressed file that ends in the middle: its writer is alive, or was killed.
-            tally.malformed += 1
-            return
-        if not chunk:
-            return
+    while chunk := stream.read(BLOCK if left is None else min(BLOCK, left)):
         left = None if left is None else left - len(chunk)
         yield chunk.removeprefix(_BOM) if first else chunk
         first = False

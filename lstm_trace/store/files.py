@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 
@@ -19,6 +19,8 @@ _PACKED: Final = (".gz", ".zst", ".zstd")
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _PARQUET: Final = b"PAR1"
+_PIECE: Final = 1 << 18
+"""Bytes that are read at a time, and read again where a compressed file is torn."""
 _BOM: Final = b"\xef\xbb\xbf"
 _REQUEST_FIELD: Final = 0x0A
 """Field 1, length-delimited: what every non-empty ExportTraceServiceRequest begins with."""
@@ -75,10 +77,9 @@ def sniff(path: Path) -> Sniffed:
         head = file.read(64)
     compression: Literal["gzip", "zstd"] | None = "gzip" if head.startswith(_GZIP) else "zstd" if head.startswith(_ZSTD) else None
     if compression is not None:
-        with opened(path, compression) as stream:
-            try:
-                head = stream.read(64)
-            except (OSError, pa.ArrowInvalid, EOFError):
+        with Unpacked(path, compression) as stream:
+            head = stream.read(64)
+            if stream.torn and not head:
                 return Sniffed("other", compression)
     return Sniffed(_form(head), compression)
 
@@ -116,8 +117,71 @@ def _is_text(head: bytes) -> bool:
     return True
 
 
-def opened(path: Path, compression: str | None) -> BinaryIO:
-    """``path`` opened for reading, decompressed."""
-    if compression is None:
-        return path.open("rb")
-    return cast("BinaryIO", pa.CompressedInputStream(pa.OSFile(os.fspath(path)), compression))
+class Unpacked:
+    """A file read through its compression. It may end in the middle, as one does whose writer is alive: then it is ``torn``.
+
+    Reading raises only when the file cannot be opened.
+    """
+
+    def __init__(self, path: Path, compression: str | None) -> None:
+        self.torn = False
+        self._path = path
+        self._compression = compression
+        self._stream = self._open()
+        self._given = 0
+        self._ended = False
+
+    def _open(self) -> Any:
+        if self._compression is None:
+            return self._path.open("rb")
+        return pa.CompressedInputStream(pa.OSFile(os.fspath(self._path)), self._compression)
+
+    def read(self, size: int = -1) -> bytes:
+        """At most ``size`` bytes; fewer only at the end."""
+        parts: list[bytes] = []
+        left = size
+        while left and not self._ended:
+            part = self._part(_PIECE if left < 0 else min(_PIECE, left))
+            parts.append(part)
+            left = left if left < 0 else left - len(part)
+        return b"".join(parts)
+
+    def _part(self, size: int) -> bytes:
+        try:
+            part: bytes = self._stream.read(size)
+            self._ended = not part
+        except (OSError, EOFError, pa.ArrowInvalid):
+            part, self._ended, self.torn = self._salvaged(size), True, True
+        self._given += len(part)
+        return part
+
+    def _salvaged(self, size: int) -> bytes:
+        """What lies before a tear. Arrow fails a whole read for it, so the piece is read again byte by byte."""
+        self.close()
+        out = bytearray()
+        try:
+            self._stream = self._open()
+            left = self._given
+            while left:
+                left -= len(self._stream.read(min(_PIECE, left)))
+            while len(out) < size and (byte := self._stream.read(1)):
+                out += byte
+        except (OSError, EOFError, pa.ArrowInvalid):
+            pass
+        return bytes(out)
+
+    def restart(self) -> None:
+        """Go back to the beginning."""
+        self.close()
+        self._stream = self._open()
+        self._given, self._ended, self.torn = 0, False, False
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    def __enter__(self) -> Unpacked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

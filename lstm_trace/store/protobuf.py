@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import orjson
 import pyarrow as pa
 
+from lstm_trace.store.files import Unpacked
 from lstm_trace.store.lenient import Tally
 
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -24,7 +25,7 @@ _LARGEST_UNPACKED: Final = 1 << 30
 Json = dict[str, Any]
 
 
-def blocks_of(stream: BinaryIO, size: int, tally: Tally) -> Iterator[bytes]:
+def blocks_of(stream: Unpacked, size: int, tally: Tally) -> Iterator[bytes]:
     """Blocks of about ``size`` bytes, each line one request as OTLP JSON. A message that is cut off or damaged is counted in ``tally``."""
     lines: list[bytes] = []
     held = 0
@@ -42,12 +43,12 @@ def blocks_of(stream: BinaryIO, size: int, tally: Tally) -> Iterator[bytes]:
         yield b"\n".join(lines)
 
 
-def _messages(stream: BinaryIO, tally: Tally) -> Iterator[bytes]:
-    head = _read(stream, 4, tally)
+def _messages(stream: Unpacked, tally: Tally) -> Iterator[bytes]:
+    head = stream.read(4)
     if head[:1] == b"\0":
         yield from _delimited(stream, head, tally)
         return
-    data = head + _read(stream, -1, tally)
+    data = head + stream.read()
     single = _line(data)
     if single is not None:
         yield data
@@ -55,23 +56,15 @@ def _messages(stream: BinaryIO, tally: Tally) -> Iterator[bytes]:
         yield from _varint_delimited(data, tally)
 
 
-def _read(stream: BinaryIO, size: int, tally: Tally) -> bytes:
-    try:
-        return stream.read(size)
-    except (OSError, EOFError, pa.ArrowInvalid):
-        tally.malformed += 1
-        return b""
-
-
-def _delimited(stream: BinaryIO, head: bytes, tally: Tally) -> Iterator[bytes]:
+def _delimited(stream: Unpacked, head: bytes, tally: Tally) -> Iterator[bytes]:
     while len(head) == 4:
         size = int.from_bytes(head, "big")
-        message = _read(stream, size, tally) if size <= _LONGEST_MESSAGE else b""
+        message = stream.read(size) if size <= _LONGEST_MESSAGE else b""
         if len(message) < size:
             tally.malformed += 1
             return
         yield message
-        head = _read(stream, 4, tally)
+        head = stream.read(4)
     tally.malformed += bool(head)
 
 
