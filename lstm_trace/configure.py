@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from lstm_trace import background
 from lstm_trace.errors import BadInput
 from lstm_trace.guard import shield
 
@@ -60,7 +61,7 @@ class Providers:
     def force_flush(self, timeout_millis: int = 10_000) -> bool:
         """Hand over everything that waits, to the receiver or the store. False when ``timeout_millis`` were not enough."""
         deadline = time.monotonic() + timeout_millis / 1000
-        flushed = True
+        flushed = background.drain_all(timeout_millis / 1000)  # online evaluations have spans of their own to hand over
         for provider in (self.tracer_provider, self.meter_provider, self.logger_provider):
             flush = getattr(provider, "force_flush", None)
             if flush is None:
@@ -77,6 +78,8 @@ class Providers:
         An application's own providers are left alone.
         """
         deadline = time.monotonic() + timeout_millis / 1000
+        if self._owned:
+            background.drain_all(timeout_millis / 1000)
         while self._owned:
             provider = self._owned.pop(0)
             left = max(100, int((deadline - time.monotonic()) * 1000))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,9 +57,9 @@ def evaluate(
         raise BadInput(f"{gold}: no usable line" + _first_malformed(known))
     chosen = _evaluators(evaluator or _fed_by(known), judge, embeddings)
     remembered = ResumeFile(resume)
-    with open_store(store) as opened, _Bar(len(known.lines) * len(chosen)) as bar:
+    with open_store(store) as opened, _Bar(len(known.lines) * len(chosen)) as bar, _judges_traced(chosen) as trace_into:
         exporter = destination(store, to=None if to is None else str(to), endpoint=endpoint)
-        run = Run(chosen, exporter, workers=workers, per_second=rate, resume=remembered, advance=bar.advance, prepare=_tracing_of(chosen))
+        run = Run(chosen, exporter, workers=workers, per_second=rate, resume=remembered, advance=bar.advance, prepare=trace_into)
         report = run.over(opened, known)
     _show(format, report, gold)
     if report.refused:
@@ -126,22 +127,23 @@ def _evaluators(names: Sequence[str], judge: str | None, embeddings: str | None)
     return [evaluator_named(name, judge=judge, embeddings=embeddings) for name in dict.fromkeys(names)]
 
 
-def _tracing_of(evaluators: Sequence[Evaluator]) -> Any:
-    """Trace the judges' own model calls into the same place, where LangChain is here to make any."""
+@contextmanager
+def _judges_traced(evaluators: Sequence[Evaluator]) -> Iterator[Callable[[Any], object]]:
+    """Trace the judges' own model calls into the provider that is given, where LangChain is here to make any."""
     from importlib.util import find_spec
 
     from lstm_trace.evaluate.result import stated
 
-    judged = any(stated(each).annotator == "LLM" for each in evaluators)
-    if not judged or find_spec("langchain_core") is None:
-        return lambda _: None
+    if not any(stated(each).annotator == "LLM" for each in evaluators) or find_spec("langchain_core") is None:
+        yield lambda _: None
+        return
+    from lstm_trace.instrument.langchain import LangChainInstrumentor
 
-    def instrument(provider: Any) -> None:
-        from lstm_trace.instrument.langchain import LangChainInstrumentor
-
-        LangChainInstrumentor().instrument(tracer_provider=provider)
-
-    return instrument
+    instrumentor = LangChainInstrumentor()
+    try:
+        yield lambda provider: instrumentor.instrument(tracer_provider=provider)
+    finally:
+        instrumentor.uninstrument()
 
 
 # --- What is shown -------------------------------------------------------------------------------------------------------------

@@ -49,10 +49,17 @@ class OnlineEvaluators:
         if isinstance(evaluators, str) or not isinstance(evaluators, Sequence):
             raise TypeError(f"evaluators={evaluators!r}: accepted is a list of evaluators or of their names")
         self.evaluators = tuple(_evaluator(each) for each in evaluators)
+        self._sample = sample
         self._bound = round(sample * 2**64)
         self._weight = 1.0 / sample if 0 < sample < 1 else None
         self._read = read or material_of
         self._background = run_in
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnlineEvaluators:
+        return self  # a copied chain is judged like the original, through the same queue
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (self.evaluators, self._sample, self._read)
 
     def chosen(self, where: SpanContext) -> bool:
         """Tell whether this answer is one of those to judge."""
@@ -81,6 +88,10 @@ class OnlineEvaluators:
                 weight=self._weight,
                 placement=placement,
             )
+
+
+def _made_again(evaluators: Sequence[Evaluator], sample: float, read: ReadMaterial) -> OnlineEvaluators:
+    return OnlineEvaluators(evaluators, sample=sample, read=read)
 
 
 class _Reading:

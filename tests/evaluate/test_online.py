@@ -226,6 +226,13 @@ def test_what_waits_at_exit_is_worked_off_and_reaches_the_store(tmp_path: Path) 
     assert text.count('"evaluate slow"') == 3
 
 
+def test_shutting_the_providers_down_by_hand_loses_nothing_either(tmp_path: Path) -> None:
+    code = EXITING + "\nfrom lstm_trace.configure import configure\nconfigure().shutdown()\n"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "store"), "0.2"], check=True)
+    text = "".join(file.read_text() for file in (tmp_path / "store").glob("*.jsonl"))
+    assert text.count('"evaluate slow"') == 3
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_the_child_of_a_fork_begins_with_nothing() -> None:
     code = (
