@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from opentelemetry.sdk.trace import TracerProvider
+
 from lstm_trace.evaluate.sinks.base import Sink, details, required
 from lstm_trace.facts import Evaluation
 
@@ -25,8 +27,8 @@ class LangfuseSink(Sink):
 
     def __init__(self, client: Any = None) -> None:
         super().__init__()
-        # Without tracing_enabled its client would put a span processor of its own into the application's provider.
-        self._client = client if client is not None else required("langfuse", "langfuse").Langfuse(tracing_enabled=False)
+        # A provider of its own, else the client puts its span processor into the application's; with tracing off it drops scores as well.
+        self._client = client if client is not None else required("langfuse", "langfuse").Langfuse(tracer_provider=TracerProvider())
 
     def send(self, evaluation: Evaluation) -> None:
         """Queue one score in Langfuse's client."""

@@ -16,21 +16,26 @@ class LangSmithSink(Sink):
     """Send evaluations to LangSmith, which must hold the judged traces.
 
     LangSmith names a run by a UUID. Its OpenTelemetry side reads a trace id as the UUID of the root run, so feedback goes to the root run
-    by default; ``run_of`` names another one. ``client`` is a ``langsmith.Client``, by default made from ``LANGSMITH_*``. An evaluation that
-    failed is sent with ``error`` and without a score. Written against langsmith 0.14; tried against its real client and a local
-    receiver, not against LangSmith. Raises BadInput without the extra ``langsmith``.
+    by default; ``run_of`` names another one. ``session_id`` is the id of the project, which newer servers ask for. ``client`` is a
+    ``langsmith.Client``, by default made from ``LANGSMITH_*``. An evaluation that failed is sent with ``error`` and without a score.
+    Written against langsmith 0.14; tried against its real client and a local receiver, not against LangSmith. Raises BadInput without
+    the extra ``langsmith``.
     """
 
     backend: ClassVar[str] = "LangSmith"
 
-    def __init__(self, client: Any = None, *, run_of: Callable[[TraceRef], uuid.UUID] | None = None) -> None:
+    def __init__(
+        self, client: Any = None, *, session_id: uuid.UUID | str | None = None, run_of: Callable[[TraceRef], uuid.UUID] | None = None
+    ) -> None:
         super().__init__()
         self._client = client if client is not None else required("langsmith", "langsmith").Client()
+        self._session_id = session_id
         self._run_of = run_of or root_run
 
     def send(self, evaluation: Evaluation) -> None:
         """Create one feedback."""
-        self._client.create_feedback(**feedback(evaluation, self._run_of(evaluation.target)))
+        project = {} if self._session_id is None else {"session_id": self._session_id}
+        self._client.create_feedback(**feedback(evaluation, self._run_of(evaluation.target)), **project)
 
 
 def root_run(target: TraceRef) -> uuid.UUID:
