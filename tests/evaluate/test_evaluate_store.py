@@ -404,3 +404,40 @@ def test_several_components_need_a_name_in_gold(tmp_path: Path) -> None:
     assert (named.tallies[0].passed, named.tallies[0].failed) == (1, 1)
     bare = run(tmp_path, parse_gold([json.dumps({"trace_id": trace_id, "label": "high"})]), GroundTruthMatch())
     assert bare.tallies[0].reasons == {"the trace has several components (intent, risk): the gold line must name its component": 1}
+
+
+SCRIPTED = ScriptedChatModel()
+
+
+def test_the_command_traces_its_judge_into_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "store"
+    (answered,) = write_store(store, 1, content=True)
+    gold = gold_file(tmp_path / "gold.jsonl", [{"trace_id": answered.trace_id}])
+    SCRIPTED.script[:] = [verdict(0.9)]
+    named = "python:tests.evaluate.test_evaluate_store:SCRIPTED"
+    status, out, err = lstm_trace(
+        capsys, "evaluate", store, "--gold", gold, "--evaluator", "groundedness", "--judge", named, "--format", "json"
+    )
+    assert (status, err) == (0, "")
+    row = json.loads(out)["evaluations"][0]
+    assert (row["passed"], row["judge_input_tokens"], row["judge_output_tokens"]) == (1, 210, 17)
+    with open_store(store) as opened:
+        spans = opened.spans.filter(opened.spans.trace_id != answered.trace_id).to_pyarrow().to_pylist()
+    evaluation = next(span for span in spans if span["name"] == "evaluate groundedness")
+    call = next(span for span in spans if span["name"] == "chat scripted-judge")
+    assert call["trace_id"] == evaluation["trace_id"]
+    assert (call["input_tokens"], call["output_tokens"]) == (210, 17)
+    assert [link["trace_id"] for link in evaluation["links"]] == [answered.trace_id]
+    assert dict(call["attributes"])[c.EVALUATION_JUDGE_NAME] == "groundedness"
+    assert lstm_trace(capsys, "evaluate", store, "--gold", gold, "--evaluator", "groundedness", "--judge", named)[0] == 0
+
+
+def test_the_table_is_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "store"
+    gold = gold_file(tmp_path / "gold.jsonl", wrong_at(write_store(store, 4), 1))
+    status, out, _ = lstm_trace(capsys, "evaluate", store, "--gold", gold)
+    assert status == 0
+    assert out.splitlines()[0].split() == ["evaluation", "judged", "passed", "failed", "fail_rate", "ci_low", "ci_high", "score_mean"]
+    assert out.splitlines()[1].split()[:5] == ["ground_truth_match", "4", "3", "1", "0.25"]
+    status, out, _ = lstm_trace(capsys, "evaluate", store, "--gold", gold, "--format", "csv")
+    assert out.splitlines()[1].startswith("ground_truth_match,4,3,1,0,0,0,0.25,")
