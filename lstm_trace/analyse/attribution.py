@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,14 +122,14 @@ def _kitagawa(before: Floats, after: Floats, drawn: tuple[Floats, Floats]) -> tu
 def _own(table: Floats, depth: int) -> Floats:
     """Weights of one factor: (strata, cells of everything before it, 2)."""
     kept = table.sum(axis=tuple(range(1 + depth, table.ndim)))
-    return kept.reshape(table.shape[0], -1, 2)
+    return np.asarray(kept.reshape(table.shape[0], -1, 2))
 
 
 def _effective(cells: Labelled, depth: int) -> Floats:
     """Effective numbers of cases of each cell before a factor: (2, strata, cells). Plain numbers where every weight is one."""
     once, squared = ((cells.counts * cells.weights**power).sum(axis=-1) for power in (1, 2))
     pairs = [np.stack([_own(side, depth).sum(axis=-1) for side in table]) for table in (once, squared)]
-    return np.divide(pairs[0] ** 2, pairs[1], out=np.zeros_like(pairs[0]), where=pairs[1] > 0)
+    return np.asarray(np.divide(pairs[0] ** 2, pairs[1], out=np.zeros_like(pairs[0]), where=pairs[1] > 0))
 
 
 def _direct(cells: Labelled) -> list[Contrast]:
@@ -160,7 +160,8 @@ def _direct(cells: Labelled) -> list[Contrast]:
     ]
     mixes = np.stack([side.reshape(side.shape[0], -1).sum(axis=1) for side in cells.counts])
     seen = mixes[:, mixes.sum(axis=0) > 0]
-    p_value = float(chi2_contingency(seen).pvalue) if seen.shape[1] > 1 else 1.0
+    moved: Any = chi2_contingency(seen) if seen.shape[1] > 1 else None
+    p_value = float(moved.pvalue) if moved is not None else 1.0
     return [*made, Contrast("mix", everywhere, p_value, p_value < 2 * alpha)]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from lstm_trace.analyse import cases
 from lstm_trace.analyse.cases import EVERYTHING, View
+from lstm_trace.analyse.values import fetched
 from lstm_trace.store import Store
 
 BINS: Final = 10
@@ -32,7 +33,7 @@ def reliability(store: Store, gold: str, view: View = EVERYTHING) -> tuple[Relia
     )
     judged = judged.mutate(bin=(judged.confidence * BINS).floor().cast("int64").clip(upper=BINS - 1))
     table = judged.group_by("release", "bin").aggregate(n=judged.count(), confidence=judged.confidence.mean(), wrong=judged.failed.mean())
-    found = [ReliabilityBin(row["release"], row["bin"], row["n"], row["confidence"], 1.0 - row["wrong"]) for row in _rows(table)]
+    found = [ReliabilityBin(row["release"], row["bin"], row["n"], row["confidence"], 1.0 - row["wrong"]) for row in fetched(table)]
     return tuple(sorted(found, key=lambda row: (row.release, row.bin)))
 
 
@@ -46,8 +47,3 @@ def calibration_error(bins: Sequence[ReliabilityBin]) -> float | None:
     """
     whole = sum(row.n for row in bins)
     return sum(row.n * abs(row.accuracy - row.confidence) for row in bins) / whole if whole else None
-
-
-def _rows(table: Any) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = table.to_pyarrow().to_pylist()
-    return rows

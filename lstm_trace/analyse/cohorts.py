@@ -10,6 +10,7 @@ from lstm_trace.analyse import cases
 from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.dimensions import UNKNOWN, dimension, rank
 from lstm_trace.analyse.intervals import wilson
+from lstm_trace.analyse.values import fetched, plain
 from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
 
@@ -46,8 +47,8 @@ class CohortRow:
 
     def as_dict(self) -> dict[str, Any]:
         """The row as plain values, its group's dimensions first."""
-        rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "group"}
-        return {**self.group, **rest}
+        rest = plain(self)
+        return {**rest.pop("group"), **rest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class CohortTable:
             "spans": self.spans,
             "skipped": dict(self.skipped),
             "rows": [row.as_dict() for row in self.rows],
-            "late_steps": [{name: getattr(row, name) for name in StepRow.__dataclass_fields__} for row in self.late_steps],
+            "late_steps": [plain(row) for row in self.late_steps],
         }
 
 
@@ -174,7 +175,7 @@ def _facts(store: Store, units: Any, names: Sequence[str]) -> list[dict[str, Any
     )
     whole = units.select("trace_id", *keys).distinct().left_join(tokens, "trace_id")
     spent = whole.group_by(keys).aggregate(traces=whole.count(), input_tokens_mean=whole.given.mean(), output_tokens_mean=whole.made.mean())
-    return latency.inner_join(spent, keys).to_pyarrow().to_pylist()
+    return fetched(latency.inner_join(spent, keys))
 
 
 def _counts(judged: Any, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -185,7 +186,7 @@ def _counts(judged: Any, names: Sequence[str]) -> list[dict[str, Any]]:
         errors=(~judged.judged).sum().fill_null(0),
         failed_traces=judged.trace_id.nunique(where=judged.failed == 1),
     )
-    return counted.to_pyarrow().to_pylist()
+    return fetched(counted)
 
 
 def _key(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
@@ -231,7 +232,7 @@ def late_steps(store: Store, view: View = EVERYTHING) -> tuple[StepRow, ...]:
     each = marked.group_by("trace_id", "step").aggregate(release=marked.release.min(), wrong=wrong.cast("int64").max())
     table = each.group_by("release", "step").aggregate(n=each.count(), failed=each.wrong.sum())
     rows: list[StepRow] = []
-    for row in table.to_pyarrow().to_pylist():
+    for row in fetched(table):
         low, high = wilson(row["failed"], row["n"]) or (0.0, 1.0)
         rows.append(StepRow(row["release"] or UNKNOWN, row["step"], row["n"], row["failed"], row["failed"] / row["n"], low, high))
     return tuple(sorted(rows, key=lambda row: (row.release, row.step)))

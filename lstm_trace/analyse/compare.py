@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +13,7 @@ from lstm_trace.analyse.dimensions import cohort_rank
 from lstm_trace.analyse.intervals import wilson
 from lstm_trace.analyse.labelled import MECHANISMS
 from lstm_trace.analyse.shapley import Floats
+from lstm_trace.analyse.values import plain
 from lstm_trace.analyse.windows import Who, Windows, matched
 from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
@@ -74,15 +75,13 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as plain values, ready for JSON."""
-        plain = {item.name: getattr(self, item.name) for item in fields(self)}
-        plain["unmatched"] = {"primary": self.unmatched[0], "candidate": self.unmatched[1]}
-        for name in ("primary", "candidate"):
-            plain[name] = _plain(plain[name])
-        return plain | {"cohorts": [_plain(row) for row in self.cohorts], "notes": list(self.notes)}
-
-
-def _plain(part: Any) -> dict[str, Any]:
-    return {item.name: getattr(part, item.name) for item in fields(part)}
+        return plain(self) | {
+            "unmatched": {"primary": self.unmatched[0], "candidate": self.unmatched[1]},
+            "primary": plain(self.primary),
+            "candidate": plain(self.candidate),
+            "cohorts": [plain(row) for row in self.cohorts],
+            "notes": list(self.notes),
+        }
 
 
 def compare(
@@ -173,7 +172,8 @@ def _contender(
         interval[1] if interval else None,
         float(np.quantile(timed, 0.5)) if timed.size else None,
         float(np.quantile(timed, 0.99)) if timed.size else None,
-        *tokens,
+        tokens[0],
+        tokens[1],
         cost,
     )
 
@@ -185,8 +185,8 @@ def _latency(durations: Floats) -> tuple[float | None, float | None]:
     if not both.size:
         return None, None
     moved = np.log(both[1]) - np.log(both[0])
-    p_value = float(wilcoxon(moved).pvalue) if np.any(moved != 0) else 1.0
-    return float(np.exp(np.median(moved))), p_value
+    ranked: Any = wilcoxon(moved) if np.any(moved != 0) else None
+    return float(np.exp(np.median(moved))), 1.0 if ranked is None else float(ranked.pvalue)
 
 
 def _cohorts(windows: Windows, judged: Any) -> tuple[CohortPair, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 from lstm_trace.analyse.attribution import Attribution, attribute
 from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.labelled import Labelled, labelled
+from lstm_trace.analyse.values import plain
 from lstm_trace.store import Store
 
 MIN_EFFECT_PP: Final = 0.3
@@ -102,9 +103,9 @@ class Verdict:
             "fail_rate": {"baseline": self.rates[0], "candidate": self.rates[1]},
             "change_pp": self.change_pp,
             "verdict": list(self.verdict),
-            "components": [_plain(part) for part in self.components],
-            "kitagawa": {"mix": _plain(self.mix), "rate": _plain(self.rate)},
-            "where": [_plain(place) for place in self.where],
+            "components": [plain(part) for part in self.components],
+            "kitagawa": {"mix": plain(self.mix), "rate": plain(self.rate)},
+            "where": [plain(place) for place in self.where],
             "notes": list(self.notes),
             "exemplars": list(self.exemplars),
         }
@@ -213,7 +214,3 @@ def _exemplars(cells: Labelled, candidate: str, flagged: tuple[str, ...], where:
         for mechanism in cells.mechanisms:
             rows = rows.filter(rows[mechanism] == 0)
     return tuple(rows.select("trace_id").order_by("trace_id").limit(at_most).to_pyarrow().column(0).to_pylist())
-
-
-def _plain(part: Any) -> dict[str, Any]:
-    return {item.name: getattr(part, item.name) for item in fields(part)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from lstm_trace.analyse.divergence import curve_shift, jensen_shannon, null_curv
 from lstm_trace.analyse.labelled import MECHANISMS
 from lstm_trace.analyse.shapley import Floats
 from lstm_trace.analyse.sides import sided, two_sides
+from lstm_trace.analyse.values import fetched, plain
 from lstm_trace.store import Store
 
 ALL: Final = "all"
@@ -74,10 +75,8 @@ class Drift:
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as plain values, ready for JSON."""
-        plain = [{item.name: getattr(row, item.name) for item in fields(row)} for row in self.signals]
-        estimate = {item.name: getattr(self.estimate, item.name) for item in fields(self.estimate)}
-        signals = [row | {"n": list(row["n"])} for row in plain]
-        return {"baseline": self.baseline, "candidate": self.candidate, "signals": signals, "estimate": estimate}
+        signals = [plain(row) | {"n": list(row.n)} for row in self.signals]
+        return {"baseline": self.baseline, "candidate": self.candidate, "signals": signals, "estimate": plain(self.estimate)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ def _binned(name: str, calls: Any, names: tuple[str, str]) -> tuple[_Binned, lis
     }[name]()
     binned = calls.mutate(bin=bins)
     binned = binned.filter(binned.bin.notnull())
-    rows = binned.group_by("release", "cohort", "bin").aggregate(n=binned.count()).to_pyarrow().to_pylist()
+    rows = fetched(binned.group_by("release", "cohort", "bin").aggregate(n=binned.count()))
     counts, cohorts, known = _counts(rows, names, [0, 1] if name == "state_foreign" else [])
     values = None if name == "label_mix" else _values(name, known)
     distance = {"confidence": _moved(width), "latency": _moved(width), "state_foreign": shift}.get(name, jensen_shannon)
@@ -162,7 +161,7 @@ def _curves(judged: Any, names: tuple[str, str]) -> tuple[Floats, list[str]]:
     """Reliability counts (2, cohorts, tenths of confidence, wrong or right)."""
     judged = judged.mutate(tenth=(judged.confidence * BINS).floor().cast("int64").clip(upper=BINS - 1))
     table = judged.group_by("release", "cohort", "tenth", "failed").aggregate(n=judged.count())
-    rows = table.to_pyarrow().to_pylist()
+    rows = fetched(table)
     cohorts = sorted({row["cohort"] for row in rows}, key=cohort_rank)
     counts = np.zeros((2, len(cohorts), BINS, 2))
     for row in rows:

@@ -14,6 +14,7 @@ from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.dimensions import UNKNOWN, cohort_rank
 from lstm_trace.analyse.shapley import Floats
 from lstm_trace.analyse.sides import sided, two_sides
+from lstm_trace.analyse.values import fetched
 from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
 
@@ -53,7 +54,7 @@ class Labelled:
 
     def weighted(self) -> Floats:
         """Weighted cells (2, strata, 2, …, 2)."""
-        return (self.counts * self.weights).sum(axis=-1)
+        return np.asarray((self.counts * self.weights).sum(axis=-1))
 
 
 def labelled(
@@ -85,7 +86,7 @@ def labelled(
             judged = judged.filter((judged.evaluation_name != name) | judged.version.isin(common))
     used = {mechanism: name for mechanism, name in used.items() if mechanism not in confounded}
     wide = _wide(store, judged, outcome, used)
-    found = wide.group_by("release", "cohort", *used, "failed", "weight").aggregate(n=wide.count()).to_pyarrow().to_pylist()
+    found = fetched(wide.group_by("release", "cohort", *used, "failed", "weight").aggregate(n=wide.count()))
     while used and (short := _short(found, used, (baseline, candidate))):
         notes.append(f"{short} is left out: fewer than {FEW} traces of a release have {used[short]}")
         del used[short]
@@ -101,7 +102,7 @@ def _seen(judged: Any, names: tuple[str, str]) -> dict[str, dict[str, dict[tuple
     """Count judgements: evaluation → release → (evaluator version, annotator) → n."""
     counted = judged.group_by("evaluation_name", "release", "version", "annotator").aggregate(n=judged.count())
     seen: dict[str, dict[str, dict[tuple[str | None, str | None], int]]] = {}
-    for row in counted.to_pyarrow().to_pylist():
+    for row in fetched(counted):
         sides = seen.setdefault(row["evaluation_name"], {name: {} for name in names})
         sides[row["release"]][row["version"], row["annotator"]] = row["n"]
     return seen
@@ -179,9 +180,8 @@ def _short(found: Sequence[Mapping[str, Any]], used: Mapping[str, str], names: t
     """The mechanism with the fewest labels, where too few traces of a release have every label."""
 
     def having(mechanisms: Sequence[str]) -> int:
-        return min(
-            sum(row["n"] for row in found if row["release"] == name and all(row[m] is not None for m in mechanisms)) for name in names
-        )
+        labelled = [row for row in found if all(row[mechanism] is not None for mechanism in mechanisms)]
+        return min(sum(int(row["n"]) for row in labelled if row["release"] == name) for name in names)
 
     outcomes = having(())
     if having(tuple(used)) >= min(FEW, outcomes):
@@ -192,10 +192,12 @@ def _short(found: Sequence[Mapping[str, Any]], used: Mapping[str, str], names: t
 def _tables(found: Sequence[Mapping[str, Any]], names: tuple[str, str], used: tuple[str, ...]) -> tuple[tuple[str, ...], Floats, Floats]:
     strata = tuple(sorted({row["cohort"] for row in found}, key=cohort_rank)) or (UNKNOWN,)
     weights = sorted({row["weight"] for row in found}) or [1.0]
-    counts = np.zeros((2, len(strata), *(2,) * (len(used) + 1), len(weights)))
+    shape = (2, len(strata), *[2] * (len(used) + 1), len(weights))
+    counts = np.zeros(shape)
     for row in found:
-        cell = (names.index(row["release"]), strata.index(row["cohort"]), *(row[m] for m in used), row["failed"])
-        counts[(*cell, weights.index(row["weight"]))] += row["n"]
+        before = (names.index(row["release"]), strata.index(row["cohort"]), *(row[m] for m in used))
+        place = (*before, row["failed"], weights.index(row["weight"]))
+        counts[place] += row["n"]
     return strata, counts, np.array(weights)
 
 
@@ -208,7 +210,8 @@ def _selection(found: Sequence[Mapping[str, Any]], used: Mapping[str, str]) -> l
         table = np.zeros((2, 2), dtype=int)
         for row in found:
             table[int(row[mechanism] is not None), row["failed"]] += row["n"]
-        if table.sum(axis=1).min() > 0 and len({row["weight"] for row in found}) == 1 and fisher_exact(table).pvalue < 0.001:
+        exact: Any = fisher_exact(table)
+        if table.sum(axis=1).min() > 0 and len({row["weight"] for row in found}) == 1 and exact.pvalue < 0.001:
             rates = table[:, 1] / table.sum(axis=1)
             told = f"traces with {name} fail at {rates[1]:.1%}, those without at {rates[0]:.1%}"
             notes.append(f"gold of {mechanism} is not independent of the outcome: {told}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lstm_trace.analyse.cases import EVALUATOR, failed
+from lstm_trace.analyse.values import fetched, plain
 from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
 
@@ -59,7 +60,6 @@ class Trace:
 
     def as_dict(self) -> dict[str, Any]:
         """The trace as plain values, ready for JSON: what a span does not have is left out."""
-        plain = lambda score: {name: getattr(score, name) for name in Score.__dataclass_fields__}  # noqa: E731
         return {
             "trace_id": self.trace_id,
             "duration_s": self.duration_s,
@@ -76,7 +76,7 @@ class Trace:
 def read_trace(store: Store, reference: str) -> Trace:
     """Read one trace by its id, a traceparent or an unambiguous prefix of the id. Raises BadInput that names it otherwise."""
     trace_id = _resolve(store, reference)
-    rows = store.trace(trace_id).select(*_SHOWN, "target_trace_id").to_pyarrow().to_pylist()
+    rows = fetched(store.trace(trace_id).select(*_SHOWN, "target_trace_id"))
     own = [row for row in rows if row["span_kind"] != EVALUATOR and row["target_trace_id"] is None] or rows
     made = store.evaluations
     made = made.filter(made.target_trace_id == trace_id).mutate(failed=failed(made)).order_by("evaluation_name", "time_ns")
@@ -90,7 +90,7 @@ def read_trace(store: Store, reference: str) -> Trace:
             row["explanation"],
             row["target_span_id"],
         )
-        for row in made.to_pyarrow().to_pylist()
+        for row in fetched(made)
     )
     known = {row["span_id"] for row in own}
     return Trace(trace_id, tuple(_placed(own, scores)), tuple(score for score in scores if score.target_span_id not in known))

@@ -6,7 +6,7 @@ Comparing releases cannot tell a worse component from inputs that got harder in 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from lstm_trace import conventions as c
@@ -15,6 +15,7 @@ from lstm_trace.analyse.cases import EVERYTHING, PASS_SCORE, View
 from lstm_trace.analyse.compare import mcnemar
 from lstm_trace.analyse.diagnose import Verdict
 from lstm_trace.analyse.sides import sided, two_sides
+from lstm_trace.analyse.values import fetched, plain
 from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
 
@@ -25,7 +26,7 @@ AT_MOST: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One recorded input. ``input`` is the root span's `input.value`, None where content was not recorded; ``attributes`` are the root's."""
+    """One recorded input. ``input`` is the root span's `input.value`, None where no content was recorded; ``attributes`` are the root's."""
 
     trace_id: str
     session_id: str | None
@@ -81,7 +82,7 @@ def _inputs(store: Store, verdict: Verdict, cohorts: Sequence[str], view: View, 
     inside = rows.filter(rows.cohort.isin(list(cohorts)))
     n, whole = (int(table.count().to_pyarrow().as_py()) for table in (inside, rows))
     roots = store.spans.filter(store.spans.parent_span_id.isnull()).select("trace_id", "session_id", "attributes")
-    found = inside.inner_join(roots, "trace_id").order_by("trace_id").limit(at_most).to_pyarrow().to_pylist()
+    found = fetched(inside.inner_join(roots, "trace_id").order_by("trace_id").limit(at_most))
     made = {row["trace_id"]: dict(row["attributes"] or {}) for row in found}
     sessions = {row["trace_id"]: row["session_id"] for row in found}
     return [Case(trace, sessions[trace], said.get(c.OI_INPUT), said) for trace, said in made.items()], n / whole if whole else 0.0
@@ -149,4 +150,4 @@ def replay_note(row: Replayed) -> str:
 
 def as_dict(settled: Sequence[Replayed]) -> list[dict[str, Any]]:
     """What was counted, as plain values."""
-    return [{item.name: getattr(row, item.name) for item in fields(row)} for row in settled]
+    return [plain(row) for row in settled]

@@ -43,7 +43,7 @@ def factors(counts: Floats, other: Floats, *, borrowed: float = 0.0) -> list[Flo
 
 def _collapse(counts: Floats, depth: int) -> Floats:
     """Sum over every axis after the strata and the first ``depth`` mechanisms."""
-    return counts.sum(axis=tuple(range(2 + depth, counts.ndim)))
+    return np.asarray(counts.sum(axis=tuple(range(2 + depth, counts.ndim))))
 
 
 def contributions(baseline: Floats, candidate: Floats, *, borrowed: float = 0.0) -> Floats:
@@ -73,7 +73,7 @@ def contributions(baseline: Floats, candidate: Floats, *, borrowed: float = 0.0)
 def _failed(counts: Floats) -> Floats:
     """Share of all cases that fail, by stratum: (replicates, strata)."""
     cases = counts.reshape(*counts.shape[:2], -1, 2).sum(axis=2)
-    return cases[..., 1] / np.maximum(cases.sum(axis=(1, 2)), 1e-300)[:, None]
+    return np.asarray(cases[..., 1] / np.maximum(cases.sum(axis=(1, 2)), 1e-300)[:, None])
 
 
 def _failing(chosen: list[Floats]) -> Floats:

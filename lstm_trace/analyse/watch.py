@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -38,10 +38,6 @@ class Watched:
     flagged: bool
     alarmed_at_ns: int | None
     direction: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The row as plain values."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 def watch(

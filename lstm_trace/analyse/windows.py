@@ -10,6 +10,7 @@ import numpy as np
 from lstm_trace.analyse import cases
 from lstm_trace.analyse.cases import View
 from lstm_trace.analyse.shapley import Floats
+from lstm_trace.analyse.values import fetched
 from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
 
@@ -72,7 +73,8 @@ def matched(store: Store, primary: Who, candidate: Who, *, gold: str, key: str |
         raise BadInput(f"no window of {primary} matches one of {candidate} by {how}: only calls on the same input can be compared")
     if min(unmatched[0] / len(sides[0]), unmatched[1] / len(sides[1])) > MOST_UNMATCHED:
         raise BadInput(
-            f"windows do not match: by {how} {len(common)} of {len(sides[0])} calls of {primary} and of {len(sides[1])} calls of {candidate}"
+            f"windows do not match: by {how} {len(common)} of {len(sides[0])} calls of {primary} "
+            f"and of {len(sides[1])} calls of {candidate}"
         )
     pairs = [(keyed[0][window], keyed[1][window]) for window in common]
     differing = sum(one["length"] != two["length"] for one, two in pairs if None not in (one["length"], two["length"]))
@@ -123,7 +125,7 @@ def _side(store: Store, who: Who, gold: str, key: str | None, view: View) -> lis
     judged = made.group_by(trace_id=made.target_trace_id, span_id=made.target_span_id).aggregate(failed=made.failed.max())
     rows = calls.left_join(judged, ["trace_id", "span_id"]).left_join(_spent(store, calls), ["trace_id", "span_id"])
     found = rows.select("window", "cohort", "length", "label", "duration_s", "failed", "input_tokens", "output_tokens", "model")
-    listed: list[dict[str, Any]] = found.order_by("window").to_pyarrow().to_pylist()
+    listed = fetched(found.order_by("window"))
     if not listed:
         missing = f" with the attribute {key}" if key else ""
         raise BadInput(f"component {str(who)!r} has no call{missing} in {store.address}; it holds {_components(store)}")

@@ -85,7 +85,7 @@ def cohorts(
         table = tabulate(opened, _names(by), evaluation=evaluation, view=view)
     plain = table.as_dict()
     foot = Text(f"{table.traces:,} traces, {table.spans:,} spans" + _skipped(table.skipped), "dim")
-    steps = [step_table(table), Text("")] if table.late_steps else []
+    steps: list[Any] = [step_table(table), Text("")] if table.late_steps else []
     _print(format, Group(cohort_table(table), Text(""), *steps, foot), plain, plain["rows"])
     if fail_on is not None and any(row.ci_low is not None and row.ci_low > fail_on for row in table.rows):
         raise typer.Exit(1)
@@ -131,6 +131,7 @@ def _watch(
     import json
     import time
 
+    from lstm_trace.analyse.values import plain as plain_values
     from lstm_trace.analyse.watch import watch as look
     from lstm_trace.report.text import watch_table
     from lstm_trace.store import open_store
@@ -138,7 +139,7 @@ def _watch(
     for number in itertools.count(1):
         with open_store(store) as opened:
             rows = look(opened, baseline, candidate, view=view)
-        plain = [row.as_dict() for row in rows]
+        plain = [plain_values(row) for row in rows]
         if format is Format.json:
             typer.echo(json.dumps({"look": number, "signals": plain}))
         else:

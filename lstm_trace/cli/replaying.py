@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def traced_pipeline(address: str, candidate: str, store: Path) -> Iterator[Pipeline]:
+def traced_pipeline(address: str, candidate: str, store: Path) -> Generator[Pipeline, None, None]:
     """The pipeline at ``pkg.mod:name``, every run a trace of its own under the release ``{candidate}+replay``.
 
     Its spans go to ``store``, or where the OTEL_* variables say. Raises BadInput that names what cannot be loaded.

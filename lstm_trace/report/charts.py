@@ -31,7 +31,7 @@ def svg(chart: Any, width: int) -> Markup:
     import vl_convert
 
     drawing = vl_convert.vegalite_to_svg(_styled(chart).to_json(), vl_version=_version())
-    root = ElementTree.fromstring(drawing)  # noqa: S314  # made by vl-convert a line above, from our own specification
+    root = ElementTree.fromstring(drawing)  # made by vl-convert a line above, from our own specification
     for parent in root.iter():
         for child in list(parent):
             if child.tag not in _ALLOWED:
@@ -65,7 +65,9 @@ def _styled(chart: Any) -> Any:
             labelColor=ink, titleColor="var(--dim)", gridColor=faint, domainColor=faint, tickColor=faint, labelFontSize=12,
             titleFontSize=12, titleFontWeight="normal", labelLimit=160,
         )
-        .configure_legend(labelColor=ink, titleColor="var(--dim)", orient="top", title=None, labelFontSize=12, symbolStrokeWidth=2, labelLimit=200)
+        .configure_legend(
+            labelColor=ink, titleColor="var(--dim)", orient="top", title=None, labelFontSize=12, symbolStrokeWidth=2, labelLimit=200
+        )
     )  # fmt: skip
 
 

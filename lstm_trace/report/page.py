@@ -56,7 +56,10 @@ def render(content: Content, *, trace_url: str | None = None) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lstm_trace.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.PackageLoader("lstm_trace.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
     )
     environment.filters.update(
         share=numbers.share, seconds=numbers.seconds, number=numbers.number, points=numbers.points, plain=lambda text: printable(text, 400)
@@ -67,7 +70,8 @@ def render(content: Content, *, trace_url: str | None = None) -> str:
     link = (lambda trace_id: trace_url.replace("{trace_id}", trace_id)) if trace_url else None
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return template.render(
-        content=content, figures=figures, traces=traces, link=link, made=made, between=numbers.between, rows=content.table.rows[:ROWS_SHOWN],
+        content=content, figures=figures, traces=traces, link=link, made=made, between=numbers.between,
+        rows=content.table.rows[:ROWS_SHOWN],
         hidden_rows=max(0, len(content.table.rows) - ROWS_SHOWN), span_words=span_words, score_words=score_words,
     )  # fmt: skip
 
@@ -77,7 +81,8 @@ def _checked(trace_url: str | None) -> str | None:
         return None
     if not trace_url.startswith(("http://", "https://")) or "{trace_id}" not in trace_url:
         raise BadInput(
-            f"--trace-url {trace_url!r}: accepted is an http or https address with {{trace_id}}, such as http://localhost:16686/trace/{{trace_id}}"
+            f"--trace-url {trace_url!r}: accepted is an http or https address with {{trace_id}}, "
+            "such as http://localhost:16686/trace/{trace_id}"
         )
     return trace_url
 
@@ -103,7 +108,8 @@ def _figures(content: Content) -> Mapping[str, Any]:
         parts = [
             {
                 "component": part.name, "pp": part.contribution_pp, "low": part.ci_low, "high": part.ci_high, "flagged": part.flagged,
-                "tip": f"{part.name}: {numbers.points(part.contribution_pp)} ({part.ci_low:+.2f} to {part.ci_high:+.2f}), p = {part.p_value:.2g}",
+                "tip": f"{part.name}: {numbers.points(part.contribution_pp)} ({part.ci_low:+.2f} to {part.ci_high:+.2f}),"
+                f" p = {part.p_value:.2g}",
             }
             for part in content.verdict.components
         ]  # fmt: skip

@@ -73,7 +73,9 @@ INCIDENTS = (
     Incident("generation", replace(FINE, generation=(0.075, 0.8)), {"generation"}),
     Incident("generation, severe", replace(FINE, generation=(0.15, 0.85)), {"generation"}),
     Incident("mix", replace(WEAK, mix=(0.05, 0.15, 0.2, 0.3, 0.3)), {"mix"}, before=WEAK),
-    Incident("mix and generation", replace(WEAK, mix=(0.05, 0.15, 0.2, 0.3, 0.3), generation=(0.1, 0.8)), {"mix", "generation"}, before=WEAK),
+    Incident(
+        "mix and generation", replace(WEAK, mix=(0.05, 0.15, 0.2, 0.3, 0.3), generation=(0.1, 0.8)), {"mix", "generation"}, before=WEAK
+    ),
     Incident(
         "classifier and generation",
         replace(FINE, classifier=(0.03, 0.03, 0.03, 0.1, 0.25), generation=(0.085, 0.8)),

@@ -1,0 +1,17 @@
+"""Plain values out of what holds them: a frozen dataclass, a table of a database."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+
+def plain(fact: Any) -> dict[str, Any]:
+    """The fields of a frozen dataclass by name, one level deep."""
+    return {item.name: getattr(fact, item.name) for item in fields(fact)}
+
+
+def fetched(table: Any) -> list[dict[str, Any]]:
+    """Run an ibis expression and return one dict a row."""
+    rows: list[dict[str, Any]] = table.to_pyarrow().to_pylist()
+    return rows
