@@ -1,7 +1,7 @@
 """Deterministic OTLP JSON lines of any size: claims sessions of eight spans each, half under release v1, half under v2.
 
-A session is what the demo writes: a chain, the classifier, four steps, a chat model, and one evaluation in a trace of its own. In v2 sessions longer than
-12 steps are classified with less confidence and judged worse. The same number of spans gives the same bytes on every machine.
+A session is what the demo writes: a chain, the classifier, four steps, a chat model, and one evaluation in a trace of its own. In v2
+sessions longer than 12 steps are classified with less confidence and judged worse. The same number of spans gives the same bytes everywhere.
 """
 
 from __future__ import annotations
@@ -71,7 +71,15 @@ def session(number: int, release: str, draw: random.Random) -> Iterator[str]:
 
     def step(i: int, node: str, begin: int, end: int, more: list[str]) -> str:
         place = [whole("agent.trajectory.step", i), text("agent.trajectory.branch", node), text("agent.trajectory.path", str(i))]
-        return span(trace, ids[(0, 1, 3, 4, 5)[i]], ids[0], f"chain {node}", begin, end, [text("openinference.span.kind", "CHAIN"), *place, *who, *more])
+        return span(
+            trace,
+            ids[(0, 1, 3, 4, 5)[i]],
+            ids[0],
+            f"chain {node}",
+            begin,
+            end,
+            [text("openinference.span.kind", "CHAIN"), *place, *who, *more],
+        )
 
     yield span(trace, ids[0], "", "chain claims", start, answered + 400_000, [text("openinference.span.kind", "AGENT"), *who])
     yield step(1, "classify", at - 300_000, classified + 200_000, [])
@@ -81,7 +89,8 @@ def session(number: int, release: str, draw: random.Random) -> Iterator[str]:
         real("lstm.prediction.confidence", confidence),
         text("lstm.state.origin", "none"),
     ]
-    event = f',"events":[{{"timeUnixNano":"{classified}","name":"lstm.prediction","attributes":[{",".join([whole("lstm.batch.index", 0), *sequence])}]}}]'
+    held = ",".join([whole("lstm.batch.index", 0), *sequence])
+    event = f',"events":[{{"timeUnixNano":"{classified}","name":"lstm.prediction","attributes":[{held}]}}]'
     component = [
         text("openinference.span.kind", "CHAIN"),
         text("lstm.component.name", "intent"),

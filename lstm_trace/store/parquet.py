@@ -16,7 +16,7 @@ from typing import Any, Final
 from lstm_trace.errors import BadInput
 from lstm_trace.store.evaluations import evaluations_of, of_spans
 from lstm_trace.store.opened import ACCEPTED, Store
-from lstm_trace.store.schema import COLUMNS, spans_schema
+from lstm_trace.store.schema import COLUMNS, EVENTS, LINKS, MAP, spans_schema
 
 EACH_ONCE: Final = b"lstm_trace.each_once"
 """Key of a converted file's metadata; its value is the JSON of what was skipped on the way."""
@@ -24,6 +24,13 @@ LATEST_MARKED: Final = b"lstm_trace.latest_marked"
 """Key of a converted file's metadata: every evaluation that counts is a span of its own, and not ``SUPERSEDED``."""
 SUPERSEDED: Final = "superseded"
 """Column of a converted file, beside those of the spans table: a later evaluation has this span's identifier."""
+
+_DUCK_TYPES: Final = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "boolean": "BOOLEAN"}
+_EMPTY: Final = {
+    MAP: "cast(map {} as map(varchar, varchar))",
+    EVENTS: 'cast([] as struct("name" varchar, time_ns bigint, attributes map(varchar, varchar))[])',
+    LINKS: "cast([] as struct(trace_id varchar, span_id varchar, attributes map(varchar, varchar))[])",
+}
 
 
 def open_files(
@@ -53,14 +60,14 @@ def open_files(
             counts[name] = counts.get(name, 0) + count
         if not promises.each_once:
             counts["duplicate"] += _drop_repeated(connection.con) * count_repeated
-        spans = connection.table("spans")
+        spans = _table(connection, "spans")
         if not _one(connection.con, "select count(*) from spans"):
             raise BadInput(f"{address}: holds no span; a store is {ACCEPTED}")
         if promises.latest_marked:
             columns = ", ".join(column.name for column in COLUMNS)
             live = f"select {columns} from given where evaluation_name is not null and {SUPERSEDED} is not true"
             connection.con.execute(f"create view live_evaluations as {live}")
-            evaluations = of_spans(connection.table("live_evaluations"))
+            evaluations = of_spans(_table(connection, "live_evaluations"))
         else:
             evaluations = evaluations_of(spans, events=evaluation_events)
     except BaseException:
@@ -105,13 +112,14 @@ def _create_view(duck: Any, address: str, files: Sequence[Path]) -> None:
         if needed not in held:
             raise BadInput(f"{address}: Parquet without a column {needed}; accepted is what `lstm-trace convert` writes")
     shown: list[str] = []
-    for column, (accepted, kind) in zip(COLUMNS, _duck_types(), strict=True):
+    for column in COLUMNS:
+        kind = _DUCK_TYPES.get(column.type, "")
         if column.name not in held:
-            shown.append(f"{_empty(kind)} as {column.name}")
-        elif accepted(held[column.name]):
+            shown.append(f"{_EMPTY.get(column.type, f'cast(null as {kind})')} as {column.name}")
+        elif held[column.name] == kind or (not kind and _same_type(held[column.name], column.type)):
             shown.append(column.name)
-        elif column.type.startswith(("map", "array")):
-            raise BadInput(f"{address}: column {column.name} is {held[column.name]}; accepted is {kind}")
+        elif not kind:
+            raise BadInput(f"{address}: column {column.name} is {held[column.name]}; accepted is {column.type}")
         else:
             shown.append(f"try_cast({column.name} as {kind}) as {column.name}")
     shown.append(SUPERSEDED if held.get(SUPERSEDED) == "BOOLEAN" else f"false as {SUPERSEDED}")
@@ -119,20 +127,17 @@ def _create_view(duck: Any, address: str, files: Sequence[Path]) -> None:
     duck.execute(f"create view spans as select {', '.join(column.name for column in COLUMNS)} from given")
 
 
-def _duck_types() -> list[tuple[Callable[[str], bool], str]]:
-    """For each column: whether a DuckDB type is the canonical one, and that type's name."""
+def _same_type(held: str, canonical: str) -> bool:
+    """Whether DuckDB's name of a nested type (its spelling differs between releases) means the canonical one."""
+    import ibis
     from ibis.backends.sql.datatypes import DuckDBType
 
-    def accepts(kind: Any) -> Callable[[str], bool]:
-        return lambda held: bool(DuckDBType.from_string(held) == kind)
-
-    return [(accepts(kind), DuckDBType.to_string(kind)) for kind in spans_schema().types]
+    return bool(DuckDBType.from_string(held) == ibis.dtype(canonical))
 
 
-def _empty(kind: str) -> str:
-    if kind.endswith("[]"):
-        return f"cast([] as {kind})"
-    return f"cast(map {{}} as {kind})" if kind.startswith("MAP") else f"cast(null as {kind})"
+def _table(connection: Any, view: str) -> Any:
+    # With the schema given: connection.table() would ask DuckDB for it and parse its answer, which takes as long as a small query.
+    return connection.sql(f"select * from {view}", schema=spans_schema())
 
 
 def _quoted(text: str) -> str:

@@ -1,0 +1,210 @@
+"""`make bench-analyse`: time and memory of stores of 1M and 10M spans, beside a direct SQL on the same file in the same run.
+
+    python benchmarks/bench_analyse.py [--sizes 1000000,10000000] [--folder DIR] [--runs 5]
+
+Data is made by `make_spans.py` in a temporary folder and removed (`--folder` keeps it): 1M spans as OTLP JSON lines (1.1 GB),
+converted to Parquet, and copied ten times under other trace ids for 10M. Every time is the median of runs that alternate between
+`cohorts` and the SQL; every peak is the largest resident set of a process that does only that. The targets are those of docs/scale.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+LINES = 1_000_000
+TARGETS = {
+    "JSON lines of 1M spans, cold": "15 s",
+    "1M: cohorts / SQL": "1.5",
+    "1M: cohorts, peak": "500 MB",
+    "10M: cohorts, warm": "1 s",
+    "10M: cohorts, peak": "2000 MB",
+}
+
+# What `cohorts --by cohort,release` answers, written by hand for DuckDB on the same Parquet file.
+SQL = """
+with spans as (select * from read_parquet('{file}')),
+units as (
+    select trace_id, release, cohort, confidence, duration_s from spans
+    where component is not null and coalesce(span_kind, '') <> 'EVALUATOR'
+),
+tokens as (select trace_id, sum(input_tokens) given, sum(output_tokens) made from spans where span_kind = 'LLM' group by trace_id),
+judged as (
+    select evaluation_name, target_trace_id trace_id, (evaluation_label in ('fail', 'down', 'escalated'))::int failed
+    from spans where evaluation_name is not null and superseded is not true
+),
+facts as (
+    select cohort, release, count(*) calls, avg(confidence) confidence_mean,
+        quantile_cont(duration_s, 0.5) p50, quantile_cont(duration_s, 0.99) p99
+    from units group by all
+),
+whole as (
+    select cohort, release, count(*) traces, avg(given) input_tokens_mean, avg(made) output_tokens_mean
+    from (select distinct trace_id, cohort, release from units) left join tokens using (trace_id) group by all
+),
+counted as (
+    select cohort, release, evaluation_name, count(failed) n, sum(failed) failed, count(distinct trace_id) filter (failed = 1) failed_traces
+    from judged join (select distinct trace_id, cohort, release from units) using (trace_id) group by all
+)
+select *, (select count(*) from spans) spans,
+    (select count(distinct trace_id) from spans where coalesce(span_kind, '') <> 'EVALUATOR') all_traces
+from facts join whole using (cohort, release) join counted using (cohort, release)
+"""
+
+
+def sql(file: str) -> Any:
+    import duckdb
+
+    return duckdb.connect().execute(SQL.format(file=file.replace("'", "''"))).fetchall()
+
+
+def cohorts(file: str) -> Any:
+    from lstm_trace.analyse.cohorts import cohorts as grouped
+    from lstm_trace.store import open_store
+
+    with open_store(file) as store:
+        return grouped(store)
+
+
+def count(file: str) -> Any:
+    from lstm_trace.store import open_store
+
+    with open_store(file) as store:
+        return store.spans.count().to_pyarrow().as_py()
+
+
+def convert_to(file: str) -> Any:
+    from lstm_trace.store import convert, open_store
+
+    source, _, target = file.partition(":")
+    with open_store(source) as store:
+        return convert(store, target)
+
+
+DOES = {"sql": sql, "cohorts": cohorts, "count": count, "convert": convert_to}
+
+
+def loaded() -> None:
+    """Import what every run needs, so that a time is the work's and not the import's."""
+    import ibis
+
+    import lstm_trace.analyse.cohorts
+    import lstm_trace.store  # noqa: F401
+
+    ibis.duckdb.connect().disconnect()
+
+
+def timed(name: str, file: str) -> float:
+    start = time.perf_counter()
+    DOES[name](file)
+    return time.perf_counter() - start
+
+
+def child(names: list[str], file: str, runs: int) -> dict[str, Any]:
+    """Alternate between ``names`` in a process of its own; seconds of each run, and the process's peak in MB."""
+    command = [sys.executable, __file__, "--child", ",".join(names), "--file", file, "--runs", str(runs)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))}
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return dict(json.loads(answer.stdout.splitlines()[-1]))
+
+
+def in_child(names: list[str], file: str, runs: int) -> None:
+    loaded()
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(runs):
+        for name in names:
+            seconds[name].append(timed(name, file))
+    print(json.dumps({"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+
+
+def multiplied(source: Path, target: Path, times: int) -> None:
+    """Copy a converted file ``times`` times into one, each copy under trace ids and evaluation identifiers of its own."""
+    import duckdb
+    import pyarrow.parquet as pq
+
+    duck = duckdb.connect()
+    metadata = {key.decode(): value.decode() for key, value in pq.read_schema(source).metadata.items() if key.startswith(b"lstm_trace.")}
+    kept = ", ".join(f"'{key}': '{value}'" for key, value in metadata.items())
+    shifted = "replace (printf('%02x', copy) || trace_id[3:] as trace_id, printf('%02x', copy) || target_trace_id[3:] as target_trace_id,"
+    shifted += " copy || evaluation_identifier as evaluation_identifier)"
+    query = f"select * exclude (copy) {shifted} from range({times}) copies(copy), read_parquet('{source}')"
+    duck.execute("set preserve_insertion_order = false")
+    duck.execute(f"copy ({query}) to '{target}' (format parquet, compression zstd, row_group_size 131072, kv_metadata {{{kept}}})")
+
+
+def show(what: str, value: str) -> None:
+    target = TARGETS.get(what)
+    print(f"{what:42} {value:>12}{f'   target {target}' if target else ''}", flush=True)
+
+
+def report(label: str, file: str, runs: int) -> None:
+    both = child(["cohorts", "sql"], file, runs)["seconds"]
+    ours, theirs = (statistics.median(both[name][1:] or both[name]) for name in ("cohorts", "sql"))
+    show(f"{label}: cohorts, first run", f"{both['cohorts'][0]:.2f} s")
+    show(f"{label}: cohorts, warm", f"{ours:.3f} s")
+    show(f"{label}: SQL, warm", f"{theirs:.3f} s")
+    show(f"{label}: cohorts / SQL", f"{ours / theirs:.2f}")
+    for name in ("cohorts", "sql"):
+        show(f"{label}: {name if name == 'cohorts' else 'SQL'}, peak", f"{child([name], file, 1)['peak_mb']:.0f} MB")
+
+
+def main() -> None:
+    given = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    given.add_argument("--sizes", default="1000000,10000000")
+    given.add_argument("--folder")
+    given.add_argument("--runs", type=int, default=5)
+    given.add_argument("--child")
+    given.add_argument("--file", default="")
+    options = given.parse_args()
+    if options.child:
+        in_child(options.child.split(","), options.file, options.runs)
+        return
+    sizes = [int(size) for size in options.sizes.split(",")]
+    with tempfile.TemporaryDirectory(prefix="lstm-trace-bench-") as made:
+        folder = Path(options.folder or made)
+        folder.mkdir(parents=True, exist_ok=True)
+        run(folder, sizes, options.runs)
+
+
+def run(folder: Path, sizes: list[int], runs: int) -> None:
+    from make_spans import write
+
+    print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} before; python {sys.version.split()[0]}")
+    base = min(LINES, sizes[0])
+    label = f"{base // 1_000_000}M" if base >= 1_000_000 else f"{base // 1000}k"
+    lines, parquet = folder / f"spans-{label}.jsonl", folder / f"spans-{label}.parquet"
+    if not lines.exists():
+        write(lines, base)
+    show(f"{label}: JSON lines", f"{lines.stat().st_size / 1e6:.0f} MB")
+    cold = child(["count"], str(lines), 1)
+    show(f"JSON lines of {label} spans, cold", f"{cold['seconds']['count'][0]:.1f} s")
+    show(f"JSON lines of {label} spans, peak", f"{cold['peak_mb']:.0f} MB")
+    if not parquet.exists():
+        converted = child(["convert"], f"{lines}:{parquet}", 1)
+        show(f"{label}: convert to Parquet", f"{converted['seconds']['convert'][0]:.1f} s")
+    show(f"{label}: Parquet", f"{parquet.stat().st_size / 1e6:.0f} MB")
+    report(label, str(parquet), runs)
+    for size in sizes[1:]:
+        times = size // base
+        larger = f"{size // 1_000_000}M" if size >= 1_000_000 else f"{size // 1000}k"
+        file = folder / f"spans-{larger}.parquet"
+        if not file.exists():
+            multiplied(parquet, file, times)
+        show(f"{larger}: Parquet", f"{file.stat().st_size / 1e6:.0f} MB")
+        report(larger, str(file), runs)
+    print(f"load {os.getloadavg()[0]:.1f} after")
+
+
+if __name__ == "__main__":
+    main()
