@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("lstm_trace")
 
 _EXIT_MILLIS: Final = 5_000
+_DURABLE_DELAY_MILLIS: Final = 100
 
 
 class Providers:
@@ -102,6 +103,7 @@ def configure(
     release: str | None = None,
     endpoint: str | None = None,
     store: str | os.PathLike[str] | None = None,
+    durable: bool = False,
     sampler: Sampler | float | None = None,
     settings: Settings | None = None,
 ) -> Providers:
@@ -110,7 +112,8 @@ def configure(
     ``endpoint`` is an OTLP receiver (``http://host:4318``), ``store`` the folder of the local store; given both, spans go to both. Given
     neither, and no ``OTEL_EXPORTER_OTLP_*``, they go to the store ``./lstm-traces``. Arguments win over ``OTEL_*`` variables, and those
     over defaults. ``release`` becomes ``service.version`` of the resource and ``lstm.release`` on every span; ``sampler`` is a Sampler or
-    the share of traces to record, 0 to 1. Spans that an endpoint does not take are kept in the store. Calling it again changes nothing.
+    the share of traces to record, 0 to 1. Spans that an endpoint does not take are kept in the store. With ``durable`` spans are on the
+    disk before they are sent, and what a killed process left there is delivered by the next one. Calling it again changes nothing.
 
     Raises ValueError or TypeError, one line that names the argument, its value and what is accepted.
     """
@@ -120,7 +123,9 @@ def configure(
     from lstm_trace.recorder import Recorder, set_default_recorder
 
     _check(service_name, release, settings)
-    arguments = (service_name, release, endpoint, store, sampler, settings)
+    if not isinstance(durable, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"durable={durable!r}: accepted are True and False")
+    arguments = (service_name, release, endpoint, store, durable or None, sampler, settings)
     with _lock:
         if _current is not None and trace.get_tracer_provider() is _current.tracer_provider:
             if any(argument is not None for argument in arguments) and arguments != _current_arguments:
@@ -130,9 +135,9 @@ def configure(
         if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
             return Providers(trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider(), in_force)
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            providers = _set_up(in_force, service_name, release, endpoint, store, _sampler(sampler))
+            providers = _set_up(in_force, service_name, release, endpoint, store, durable, _sampler(sampler))
         else:
-            providers = _join(in_force, endpoint=endpoint, store=store, sampler=sampler, service_name=service_name)
+            providers = _join(in_force, endpoint=endpoint, store=store, durable=durable or None, sampler=sampler, service_name=service_name)
         set_default_recorder(Recorder(in_force))
         _current, _current_arguments = providers, arguments
         return providers
@@ -199,6 +204,7 @@ def _set_up(
     release: str | None,
     endpoint: str | None,
     store: str | os.PathLike[str] | None,
+    durable: bool,
     sampler: Sampler | None,
 ) -> Providers:
     from opentelemetry import _logs, metrics, trace
@@ -213,14 +219,15 @@ def _set_up(
 
     environ = dict(os.environ)
     said: Said = set()
-    route = span_route(settings, endpoint, store, environ)
+    route = span_route(settings, endpoint, store, environ, durable=durable)
     resource = _resource(settings, service_name, release)
     exit_is_ours: Mapping[str, Any] = {"resource": resource, "shutdown_on_exit": False}
 
     tracer_provider = TracerProvider(sampler=sampler, **exit_is_ours)
     add_upstream_processor(tracer_provider, settings)
     for exporter in span_exporters(route, said):
-        tracer_provider.add_span_processor(PromptSpanProcessor(exporter))  # pyright: ignore[reportArgumentType]
+        prompt = PromptSpanProcessor(exporter, delay_millis=_DURABLE_DELAY_MILLIS) if durable else PromptSpanProcessor(exporter)
+        tracer_provider.add_span_processor(prompt)  # pyright: ignore[reportArgumentType]
     trace.set_tracer_provider(tracer_provider)
     owned: list[Any] = [tracer_provider]
 

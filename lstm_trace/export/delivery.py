@@ -66,8 +66,8 @@ class DeliveringSpanExporter(SpanExporter):
 class PromptSpanProcessor(BatchSpanProcessor):
     """The SDK's batch processor with a delay of one second (``OTEL_BSP_SCHEDULE_DELAY`` wins), whose flush reaches the receiver."""
 
-    def __init__(self, exporter: SpanExporter) -> None:
-        delay = None if os.environ.get("OTEL_BSP_SCHEDULE_DELAY") else _SCHEDULE_DELAY_MILLIS
+    def __init__(self, exporter: SpanExporter, *, delay_millis: int = _SCHEDULE_DELAY_MILLIS) -> None:
+        delay = None if os.environ.get("OTEL_BSP_SCHEDULE_DELAY") else delay_millis
         super().__init__(exporter, schedule_delay_millis=delay)
         self._delivers = exporter
 

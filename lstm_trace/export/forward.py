@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import orjson
-from google.protobuf import json_format
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from lstm_trace.errors import BadInput
 from lstm_trace.export.endpoint import Target, resolve
-from lstm_trace.export.wire import Answer, Send, sender
+from lstm_trace.export.stored_lines import Line, batches, lines, together
+from lstm_trace.export.wire import Answer, Sender, sender
 
 _PROGRESS: Final = ".forwarded.json"
-_SPANS_A_REQUEST: Final = 512
-_BYTES_A_REQUEST: Final = 2 * 1024 * 1024
 _PATIENCE: Final = 15.0
 """Seconds of tries before a receiver that is busy or away counts as failed."""
 
@@ -34,22 +31,6 @@ class Forwarded:
     spans: int = 0
     malformed: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    file: str
-    number: int
-    end: int
-    message: ExportTraceServiceRequest | None
-
-    @property
-    def spans(self) -> int:
-        return 0 if self.message is None else sum(len(scope.spans) for group in self.message.resource_spans for scope in group.scope_spans)
-
-    @property
-    def place(self) -> str:
-        return f"{self.file}:{self.number}"
 
 
 def forward(store: str | os.PathLike[str], endpoint: str | None = None, *, environ: Mapping[str, str] | None = None) -> Forwarded:
@@ -69,23 +50,23 @@ def forward(store: str | os.PathLike[str], endpoint: str | None = None, *, envir
         )
     progress = _Progress(folder / _PROGRESS, target.shown)
     done = Forwarded(target.shown)
-    send = sender(target)
-    for file in sorted(folder.glob("*.jsonl")):
-        done = replace(done, files=done.files + 1)
-        for batch in _batches(_lines(file, progress.of(file.name))):
-            done = _deliver(batch, send, target, done)
-            progress.note(file.name, batch[-1].end)
+    with closing(sender(target)) as receiver:
+        for file in sorted(folder.glob("*.jsonl")):
+            done = replace(done, files=done.files + 1)
+            for batch in batches(lines(file, progress.of(file.name))):
+                done = _deliver(batch, receiver, target, done)
+                progress.note(file.name, batch[-1].end)
     return done
 
 
-def _deliver(batch: Sequence[_Line], send: Send, target: Target, done: Forwarded) -> Forwarded:
+def _deliver(batch: Sequence[Line], receiver: Sender, target: Target, done: Forwarded) -> Forwarded:
     good = [line for line in batch if line.message is not None]
     done = replace(done, malformed=done.malformed + tuple(line.place for line in batch if line.message is None))
-    answer = _persist(good, send) if good else Answer()
+    answer = _persist(good, receiver) if good else Answer()
     if answer.bad_data and len(good) > 1:
         # One line may spoil a request for the others.
         for line in good:
-            done = _deliver([line], send, target, done)
+            done = _deliver([line], receiver, target, done)
         return done
     if answer.bad_data:
         return replace(done, refused=(*done.refused, f"{good[0].place} ({answer.reason})"))
@@ -98,66 +79,14 @@ def _deliver(batch: Sequence[_Line], send: Send, target: Target, done: Forwarded
     return replace(done, spans=done.spans + sum(line.spans for line in good) - answer.rejected, refused=done.refused + partly)
 
 
-def _persist(lines: Sequence[_Line], send: Send) -> Answer:
-    request = ExportTraceServiceRequest()
-    for line in lines:
-        if line.message is not None:
-            request.resource_spans.extend(line.message.resource_spans)
+def _persist(batch: Sequence[Line], receiver: Sender) -> Answer:
     deadline, wait = time.monotonic() + _PATIENCE, 0.5
     while True:
-        answer = send(request)
+        answer = receiver.send(together(batch))
         if not answer.retryable or time.monotonic() + wait > deadline:
             return answer
         time.sleep(wait)
         wait *= 2
-
-
-def _batches(lines: Iterator[_Line]) -> Iterator[list[_Line]]:
-    batch: list[_Line] = []
-    spans = size = 0
-    for line in lines:
-        batch.append(line)
-        spans += line.spans
-        size += line.message.ByteSize() if line.message is not None else 0
-        if spans >= _SPANS_A_REQUEST or size >= _BYTES_A_REQUEST:
-            yield batch
-            batch, spans, size = [], 0, 0
-    if batch:
-        yield batch
-
-
-def _lines(file: Path, start: int) -> Iterator[_Line]:
-    with file.open("rb") as opened:
-        skipped = opened.read(start)
-        number, end = skipped.count(b"\n"), start
-        for raw in opened:
-            if not raw.endswith(b"\n"):
-                return  # being written, or torn by a kill: it has no end yet
-            number, end = number + 1, end + len(raw)
-            if raw.strip():
-                yield _Line(file.name, number, end, _message(raw))
-
-
-def _message(raw: bytes) -> ExportTraceServiceRequest | None:
-    try:
-        request = orjson.loads(raw)
-        for group in request["resourceSpans"]:
-            for scope in group.get("scopeSpans", ()):
-                for span in scope.get("spans", ()):
-                    for item in (span, *span.get("links", ())):
-                        _ids_as_protobuf_has_them(item)
-        message = ExportTraceServiceRequest()
-        json_format.ParseDict(request, message, ignore_unknown_fields=True)
-    except (ValueError, TypeError, KeyError, AttributeError, json_format.ParseError):
-        return None
-    return message
-
-
-def _ids_as_protobuf_has_them(item: dict[str, Any]) -> None:
-    # OTLP JSON has hex where protobuf's own JSON mapping has base64.
-    for name in ("traceId", "spanId", "parentSpanId"):
-        if item.get(name):
-            item[name] = b64encode(bytes.fromhex(item[name])).decode()
 
 
 class _Progress:

@@ -32,21 +32,51 @@ def _absolute(given: str | os.PathLike[str]) -> Path:
     return Path(os.fspath(given)).expanduser().absolute()
 
 
+_sync = getattr(os, "fdatasync", os.fsync)
+
+
+def lock(descriptor: int) -> bool:
+    """Take the exclusive lock on an open file; False where another open file has it. Without such locks (Windows) it is always taken."""
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+    except ImportError:
+        return True
+    try:
+        flock(descriptor, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 class LineFile:
     """Append-only lines in ``folder``: one file a process, and a new one when ``max_file_bytes`` are reached or after a fork.
 
     The folder and file are made with the first line. Each line is one write; where the disk takes only a part of it, that part is taken
     back, so a reader meets whole lines (a process killed inside the write can leave one torn line at the end of its own file).
 
+    ``synced`` waits for each line to be on the disk itself. ``locked`` holds an exclusive lock on the file for as long as this process
+    writes to it, so that another one can tell a file whose writer has died.
+
     ``append`` raises OSError when the disk refuses; ``usable()`` asks before.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, max_file_bytes: int, prefix: str = "spans") -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        max_file_bytes: int,
+        prefix: str = "spans",
+        synced: bool = False,
+        locked: bool = False,
+    ) -> None:
         if max_file_bytes < 1:
             raise BadInput(f"max_file_bytes={max_file_bytes!r}: accepted is a whole number from 1")
         self.folder = _absolute(folder)
         self._max_file_bytes = max_file_bytes
         self._prefix = prefix
+        self._synced = synced
+        self._locked = locked
+        self.path: Path | None = None
         self._lock = threading.Lock()
         self._descriptor: int | None = None
         self._size = 0
@@ -68,6 +98,8 @@ class LineFile:
             try:
                 while written < len(line):
                     written += os.write(descriptor, line[written:])
+                if self._synced:
+                    _sync(descriptor)
             except OSError:
                 # This file has no other writer: cutting it back leaves the lines before.
                 if written:
@@ -97,15 +129,21 @@ class LineFile:
         number = 0
         while True:
             # Exclusive: a second exporter, or the same pid in another container, begins a file of its own.
+            path = self.folder / f"{stem}-{number}.jsonl"
             try:
-                return os.open(self.folder / f"{stem}-{number}.jsonl", flags, 0o666)
-            except FileExistsError:  # noqa: PERF203 - once a file
+                descriptor = os.open(path, flags, 0o666)
+            except FileExistsError:
                 number += 1
+                continue
+            if self._locked:
+                lock(descriptor)
+            self.path = path
+            return descriptor
 
     def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
-            self._descriptor = None
+            self._descriptor = self.path = None
 
     def _forget(self) -> None:
         # In the child of a fork: another thread of the parent may have held the lock, and the file stays the parent's.

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -257,18 +257,23 @@ class StoreExporter(SpanExporter):
     """
 
     def __init__(
-        self, store: str | os.PathLike[str] | None = None, *, strict: bool = True, max_file_bytes: int = 256 * 1024 * 1024
+        self,
+        store: str | os.PathLike[str] | None = None,
+        *,
+        strict: bool = True,
+        max_file_bytes: int = 256 * 1024 * 1024,
+        file: Callable[..., LineFile] = LineFile,
     ) -> None:
         if store is None:
             store, strict = Settings.from_env().store, False
-        self._file = LineFile(usable(store) if strict else _usable_or_default(store), max_file_bytes=max_file_bytes)
+        self.file = file(usable(store) if strict else _usable_or_default(store), max_file_bytes=max_file_bytes)
         self._dropped = 0
         self._closed = False
 
     @property
     def store(self) -> str:
         """The folder's absolute path."""
-        return str(self._file.folder)
+        return str(self.file.folder)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Append ``spans`` as one line; never raises for what the disk does."""
@@ -282,7 +287,7 @@ class StoreExporter(SpanExporter):
         written = 0
         try:
             for line, count in lines:
-                self._file.append(line)
+                self.file.append(line)
                 written += count
         except OSError as error:
             self._refused(len(spans) - written, error)
@@ -304,4 +309,4 @@ class StoreExporter(SpanExporter):
     def shutdown(self) -> None:
         """Close the file; what is exported later is refused."""
         self._closed = True
-        self._file.close()
+        self.file.close()

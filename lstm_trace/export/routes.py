@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from lstm_trace.errors import BadInput
 from lstm_trace.export.courier import Said
 from lstm_trace.export.delivery import DeliveringLogExporter, DeliveringMetricExporter, DeliveringSpanExporter
+from lstm_trace.export.durable import DurableExporter, durable_store
 from lstm_trace.export.endpoint import PREFIX, BadVariable, Signal, Target, resolve, wanted
 from lstm_trace.export.otlp_json import StoreExporter
 from lstm_trace.settings import Settings, variable_of
@@ -30,16 +31,19 @@ _DEFAULT_STORE: Final = Settings().store
 class SpanRoute:
     """Where spans go. With ``keep_all`` the store takes every span, else only those that ``target`` does not take.
 
-    ``names`` are exporters of other packages, by entry point.
+    ``durable`` has them on the disk before they are sent. ``names`` are exporters of other packages, by entry point.
     """
 
     target: Target | None
     store: StoreExporter | None
     keep_all: bool
+    durable: bool = False
     names: tuple[str, ...] = ()
 
 
-def span_route(settings: Settings, endpoint: str | None, store: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> SpanRoute:
+def span_route(
+    settings: Settings, endpoint: str | None, store: str | os.PathLike[str] | None, environ: Mapping[str, str], *, durable: bool = False
+) -> SpanRoute:
     """Decide where spans go. Raises BadInput for an argument that cannot be used; what the environment says is logged and passed over."""
     named = _names("OTEL_TRACES_EXPORTER", environ)
     by_otlp = endpoint is not None or (bool(named & _OTLP_NAMES) if named else wanted("traces", environ))
@@ -48,8 +52,13 @@ def span_route(settings: Settings, endpoint: str | None, store: str | os.PathLik
     # Without a usable endpoint there is the store, unless the environment names other exporters or none.
     local = store_is_given if not named else store is not None or _STORE_NAME in named
     local = local or (target is None and (by_otlp or not named))
-    kept = StoreExporter(settings.store, strict=store is not None) if local or target is not None else None
-    return SpanRoute(target, kept, keep_all=local, names=tuple(sorted(named - _OTLP_NAMES - {_STORE_NAME, "none"})))
+    kept, strict = None, store is not None
+    if local or target is not None:
+        delivered = target is not None
+        kept = (
+            durable_store(settings.store, strict=strict, delivered=delivered) if durable else StoreExporter(settings.store, strict=strict)
+        )
+    return SpanRoute(target, kept, keep_all=local, durable=durable, names=tuple(sorted(named - _OTLP_NAMES - {_STORE_NAME, "none"})))
 
 
 def _names(variable: str, environ: Mapping[str, str]) -> set[str]:
@@ -79,7 +88,9 @@ def _problem_of_spans(endpoint: str | None, environ: Mapping[str, str]) -> str |
 def span_exporters(route: SpanRoute, said: Said) -> list[SpanExporter]:
     """Make the exporters of ``route``; ``said`` is shared by all signals, so that one line is said an endpoint."""
     exporters: list[SpanExporter] = []
-    if route.target is not None:
+    if route.target is not None and route.store is not None and route.durable:
+        exporters.append(DurableExporter(route.target, route.store, keep=route.keep_all))
+    elif route.target is not None:
         exporters.append(DeliveringSpanExporter(route.target, route.store, keep_all=route.keep_all, said=said))
     elif route.store is not None:
         exporters.append(route.store)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
@@ -35,12 +35,21 @@ class Answer:
     bad_data: bool = False
 
 
-Send = Callable[[ExportTraceServiceRequest], Answer]
+class Sender(Protocol):
+    """Sends requests to one receiver until it is closed."""
+
+    def send(self, request: ExportTraceServiceRequest) -> Answer:
+        """Send once, and wait for the answer."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection back."""
+        ...
 
 
-def sender(target: Target) -> Send:
+def sender(target: Target) -> Sender:
     """Return what sends to ``target``, with headers, time-out and certificates from ``OTEL_EXPORTER_OTLP_*``."""
-    return _over_grpc(target) if target.protocol == "grpc" else _over_http(target)
+    return _GrpcSender(target) if target.protocol == "grpc" else _HttpSender(target)
 
 
 def _variable(name: str) -> str:
@@ -54,20 +63,21 @@ def _timeout() -> float:
         return 10.0
 
 
-def _over_http(target: Target) -> Send:
-    session = requests.Session()
-    session.headers.update({"Content-Type": "application/x-protobuf", **parse_env_headers(_variable("HEADERS"), liberal=True)})
-    session.verify = _variable("CERTIFICATE") or True
-    if _variable("CLIENT_CERTIFICATE"):
-        session.cert = (
-            (_variable("CLIENT_CERTIFICATE"), _variable("CLIENT_KEY")) if _variable("CLIENT_KEY") else _variable("CLIENT_CERTIFICATE")
-        )
+class _HttpSender:
+    def __init__(self, target: Target) -> None:
+        self._url = target.url
+        self._session = session = requests.Session()
+        session.headers.update({"Content-Type": "application/x-protobuf", **parse_env_headers(_variable("HEADERS"), liberal=True)})
+        session.verify = _variable("CERTIFICATE") or True
+        certificate, key = _variable("CLIENT_CERTIFICATE"), _variable("CLIENT_KEY")
+        if certificate:
+            session.cert = (certificate, key) if key else certificate
 
-    def send(request: ExportTraceServiceRequest) -> Answer:
+    def send(self, request: ExportTraceServiceRequest) -> Answer:
         try:
-            response = session.post(target.url, data=request.SerializeToString(), timeout=_timeout(), allow_redirects=False)
+            response = self._session.post(self._url, data=request.SerializeToString(), timeout=_timeout(), allow_redirects=False)
         except requests.RequestException as error:
-            return Answer(f"{error}", retryable=isinstance(error, (requests.ConnectionError, requests.Timeout)))
+            return Answer(_plain(error), retryable=isinstance(error, (requests.ConnectionError, requests.Timeout)))
         with response:
             if response.status_code == 200:
                 return Answer(rejected=_rejected(response.content))
@@ -76,7 +86,13 @@ def _over_http(target: Target) -> Send:
             status = response.status_code
             return Answer(f"{status} {response.reason}", retryable=status in _RETRYABLE_STATUS, bad_data=status in _BAD_DATA_STATUS)
 
-    return send
+    def close(self) -> None:
+        self._session.close()
+
+
+def _plain(error: requests.RequestException) -> str:
+    found = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+    return found[1] if found else "no answer in time" if isinstance(error, requests.Timeout) else " ".join(str(error).split())[:160]
 
 
 def _rejected(body: bytes) -> int:
@@ -86,26 +102,28 @@ def _rejected(body: bytes) -> int:
         return 0
 
 
-def _over_grpc(target: Target) -> Send:
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
+class _GrpcSender:
+    def __init__(self, target: Target) -> None:
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
-    grpc: Any = import_module("grpc")
-    plain = target.url.startswith("http://") or _variable("INSECURE").lower() == "true"
-    where = target.url.partition("://")[2].partition("/")[0] if target.url.startswith(("http://", "https://")) else target.url
-    if plain:
-        channel = grpc.insecure_channel(where)
-    else:
-        root = Path(_variable("CERTIFICATE")).read_bytes() if _variable("CERTIFICATE") else None
-        channel = grpc.secure_channel(where, grpc.ssl_channel_credentials(root))
-    stub: Any = TraceServiceStub(channel)
-    metadata = tuple(parse_env_headers(_variable("HEADERS"), liberal=True).items())
+        self._grpc: Any = import_module("grpc")
+        url = target.url
+        where = url.partition("://")[2].partition("/")[0] if url.startswith(("http://", "https://")) else url
+        if url.startswith("http://") or _variable("INSECURE").lower() == "true":
+            self._channel = self._grpc.insecure_channel(where)
+        else:
+            root = Path(_variable("CERTIFICATE")).read_bytes() if _variable("CERTIFICATE") else None
+            self._channel = self._grpc.secure_channel(where, self._grpc.ssl_channel_credentials(root))
+        self._stub: Any = TraceServiceStub(self._channel)
+        self._metadata = tuple(parse_env_headers(_variable("HEADERS"), liberal=True).items())
 
-    def send(request: ExportTraceServiceRequest) -> Answer:
+    def send(self, request: ExportTraceServiceRequest) -> Answer:
         try:
-            response = stub.Export(request, metadata=metadata, timeout=_timeout())
-        except grpc.RpcError as error:
+            response = self._stub.Export(request, metadata=self._metadata, timeout=_timeout())
+        except self._grpc.RpcError as error:
             code = error.code().name
             return Answer(f"{code}: {error.details()}", retryable=code in _RETRYABLE_CODE, bad_data=code == "INVALID_ARGUMENT")
         return Answer(rejected=int(response.partial_success.rejected_spans))
 
-    return send
+    def close(self) -> None:
+        self._channel.close()
