@@ -145,7 +145,7 @@ def _trace_function(target: Any, chain: _Chain) -> Any:
         async def astream(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             run = chain.open(args, kwargs)
             inner = target(*args, **kwargs)
-            stream = inner if run is None else astepwise(inner, Scope.around(run))
+            stream = inner if run is None else astepwise(inner, lambda: Scope.around(run))
             try:
                 async for chunk in stream:
                     yield chunk
@@ -314,7 +314,7 @@ def _stream(original: Any, chain: _Chain) -> Any:
         scope = _open(chain, args, kwargs)
         inner = original(self, *args, **kwargs)
         try:
-            return (yield from (inner if scope is None else stepwise(inner, scope)))
+            return (yield from (inner if scope is None else stepwise(inner, lambda: scope)))
         finally:
             _close(scope.adopt if scope is not None else None)
 
@@ -326,7 +326,7 @@ def _astream(original: Any, chain: _Chain) -> Any:
     async def astream(self: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         scope = _open(chain, args, kwargs)
         inner = original(self, *args, **kwargs)
-        stream = inner if scope is None else astepwise(inner, scope)
+        stream = inner if scope is None else astepwise(inner, lambda: scope)
         try:
             async for chunk in stream:
                 yield chunk

@@ -106,9 +106,9 @@ def scoped_generator(make_scope: MakeScope) -> Callable[[Any], Any]:
 
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
-        def stream(self: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        def stream(self: Any, *args: Any, **kwargs: Any) -> Any:
             inner = original(self, *args, **kwargs)
-            return (yield from (inner if handler.silent() else stepwise(inner, make_scope(self))))
+            return inner if handler.silent() else stepwise(inner, lambda: make_scope(self))
 
         return stream
 
@@ -120,23 +120,18 @@ def scoped_async_generator(make_scope: MakeScope) -> Callable[[Any], Any]:
 
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
-        async def astream(self: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        def astream(self: Any, *args: Any, **kwargs: Any) -> Any:
             inner = original(self, *args, **kwargs)
-            if not handler.silent():
-                inner = astepwise(inner, make_scope(self))
-            try:
-                async for chunk in inner:
-                    yield chunk
-            finally:
-                await inner.aclose()
+            return inner if handler.silent() else astepwise(inner, lambda: make_scope(self))
 
         return astream
 
     return wrap
 
 
-def stepwise(inner: Generator[Any, Any, Any], scope: Scope) -> Generator[Any, Any, Any]:
-    """Drive a generator so that each of its steps runs inside ``scope``."""
+def stepwise(inner: Generator[Any, Any, Any], make_scope: Callable[[], Scope]) -> Generator[Any, Any, Any]:
+    """Drive a generator so that each of its steps runs inside the scope that is made at the first of them."""
+    scope = make_scope()
     step: Callable[..., Any] = inner.send
     given: Any = None
     try:
@@ -150,15 +145,16 @@ def stepwise(inner: Generator[Any, Any, Any], scope: Scope) -> Generator[Any, An
                 given, step = (yield chunk), inner.send
             except GeneratorExit:
                 raise
-            except BaseException as error:  # thrown in by the caller: the generator's own business
+            except BaseException as error:  # noqa: BLE001 - thrown in by the caller: the generator's own business
                 given, step = error, inner.throw
     finally:
         with Entered(scope):
             inner.close()
 
 
-async def astepwise(inner: AsyncGenerator[Any, Any], scope: Scope) -> AsyncGenerator[Any, Any]:
-    """Drive an async generator so that each of its steps runs inside ``scope``."""
+async def astepwise(inner: AsyncGenerator[Any, Any], make_scope: Callable[[], Scope]) -> AsyncGenerator[Any, Any]:
+    """Drive an async generator so that each of its steps runs inside the scope that is made at the first of them."""
+    scope = make_scope()
     step: Callable[..., Any] = inner.asend
     given: Any = None
     try:
@@ -172,11 +168,12 @@ async def astepwise(inner: AsyncGenerator[Any, Any], scope: Scope) -> AsyncGener
                 given, step = (yield chunk), inner.asend
             except GeneratorExit:
                 raise
-            except BaseException as error:  # thrown in by the caller: the generator's own business
+            except BaseException as error:  # noqa: BLE001 - thrown in by the caller: the generator's own business
                 given, step = error, inner.athrow
     finally:
-        with Entered(scope):
-            await inner.aclose()
+        if not inner.ag_running:  # the event loop is closing it already
+            with Entered(scope):
+                await inner.aclose()
 
 
 def model_call(original: Any) -> Any:
@@ -229,3 +226,19 @@ def _run_given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:
     if isinstance(given, list):
         given = given[0] if len(given) == 1 else None
     return run_of(given) if given is not None else None
+
+
+def breakpoint_reached(original: Any) -> Any:
+    """Wrap ``PregelLoop._suppress_interrupt``, the one place that sees a graph pause at a breakpoint as well as at an ``interrupt()``."""
+
+    @functools.wraps(original)
+    def _suppress_interrupt(self: Any, kind: Any, error: Any, trace: Any) -> Any:
+        try:
+            run = run_of(self.manager)
+            if run is not None and kind is not None and any(each.__name__ == "GraphInterrupt" for each in kind.__mro__):
+                run.interrupted = True
+        except Exception as mistake:  # noqa: BLE001
+            shield.caught(mistake)
+        return original(self, kind, error, trace)
+
+    return _suppress_interrupt

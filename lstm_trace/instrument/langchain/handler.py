@@ -155,7 +155,9 @@ class Handler:
         """Return what stands on this run and everything below it because of where it stands in its trajectory."""
         parent = run.parent
         assert parent is not None
-        attempt = parent.attempts or place.attempt
+        attempt = place.attempt
+        if parent.tries is not None:
+            attempt = parent.attempts = parent.attempts + 1
         branch = branch_of(place, name, metadata) if place.branch is not None else None
         trajectory = parent.trajectory
         if trajectory is not None:

@@ -74,7 +74,10 @@ def _begin(opener: Opener, callbacks: Any, made: Any, args: tuple[Any, ...], kwa
         if run is None:
             continue
         handler.live.add(run, manager)
-        if scope is not None and len(several) == 1 and run.opened is not None:
+        if scope is not None and scope.tries:
+            if run.parent is None or not run.parent.is_tried_in(scope):
+                run.tries = scope
+        elif scope is not None and len(several) == 1 and run.opened is not None:
             scope.run = run
             ambient.enter(run.opened.context)  # the scope's wrapper puts the caller's context back, in its own frame
 

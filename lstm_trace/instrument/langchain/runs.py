@@ -46,6 +46,7 @@ class Run:
         "step_of",
         "thread_id",
         "trajectory",
+        "tries",
     )
 
     def __init__(self, kind: Kind, parent: Run | None, run_id: Any) -> None:
@@ -60,6 +61,7 @@ class Run:
         self.first_chunk_ns: int | None = None
         self.attempts = 0
         self.interrupted = False
+        self.tries: Scope | None = None
         self.thread_id: str | None = None
 
     @property
@@ -67,6 +69,15 @@ class Run:
         """The context to make current around this run's code; None once it ended."""
         opened = self.opened
         return None if opened is None else opened.context
+
+    def is_tried_in(self, scope: Scope) -> bool:
+        """Tell whether this run, or one above it, is one that ``scope`` tries things in."""
+        run: Run | None = self
+        while run is not None:
+            if run.tries is scope:
+                return True
+            run = run.parent
+        return False
 
     def is_or_is_below(self, run_id: Any) -> bool:
         """Tell whether this is the run with that id, or one inside it."""
@@ -172,12 +183,16 @@ class Scope:
     """One call of a framework function inside which a run will start. It learns that run, whose context is current until the call returns.
 
     ``graph`` and ``agent`` say what the run is, ``thread`` is its conversation. ``adopt`` is a run that is open already and that the
-    framework's own run is to become instead of a second span. ``group`` marks runs that stand side by side.
+    framework's own run is to become instead of a second span. ``group`` marks runs that stand side by side. With ``tries`` several
+    runs may start, each of which tries one thing after another below itself; the scope is never taken.
     """
 
-    __slots__ = ("adopt", "agent", "graph", "group", "run", "taken", "thread")
+    __slots__ = ("adopt", "agent", "graph", "group", "run", "taken", "thread", "tries")
 
-    def __init__(self, *, graph: bool = False, agent: bool = False, adopt: Run | None = None, group: object = None) -> None:
+    def __init__(
+        self, *, graph: bool = False, agent: bool = False, adopt: Run | None = None, group: object = None, tries: bool = False
+    ) -> None:
+        self.tries = tries
         self.graph = graph
         self.agent = agent
         self.adopt = adopt
@@ -202,7 +217,7 @@ def take_scope() -> Scope | None:
     scope = scopes.get()
     if scope is None or scope.taken:
         return None
-    scope.taken = True
+    scope.taken = not scope.tries
     return scope
 
 

@@ -27,11 +27,24 @@ _ENDS: Final = {
     "ToolRun": {"on_tool_end": starts.tool_ended, "on_tool_error": starts.failed},
     "RetrieverRun": {"on_retriever_end": starts.retrieved, "on_retriever_error": starts.failed},
 }
+_CALLS: Final = {
+    "invoke": current.scoped,
+    "ainvoke": current.scoped_async,
+    "batch": current.scoped,
+    "abatch": current.scoped_async,
+    "stream": current.scoped_generator,
+    "astream": current.scoped_async_generator,
+}
 
 
 def plain(_: Any) -> Scope:
     """Return the scope of a call about which nothing is known but that one run starts inside."""
     return Scope(adopt=waiting_run())
+
+
+def tries(_: Any) -> Scope:
+    """Return the scope of a call that tries one thing after another: each is an attempt."""
+    return Scope(tries=True)
 
 
 def graph(pregel: Any) -> Scope:
@@ -57,6 +70,9 @@ def sites() -> Iterator[Site]:
     yield Site(_RUNNABLE, "RunnableSeq", "ainvoke", current.scoped_async(plain))
     yield Site(_PREGEL, "Pregel", "stream", current.scoped_generator(graph))
     yield Site(_PREGEL, "Pregel", "astream", current.scoped_async_generator(graph))
+    yield Site("langgraph.pregel._loop", "PregelLoop", "_suppress_interrupt", current.breakpoint_reached)
+    for name, wrap in _CALLS.items():
+        yield Site("langchain_core.runnables.fallbacks", "RunnableWithFallbacks", name, wrap(tries))
     yield Site("langchain_core.retrievers", "BaseRetriever", "invoke", current.scoped(plain))
     yield Site("langchain_core.retrievers", "BaseRetriever", "ainvoke", current.scoped_async(plain))
     yield Site("langchain_core.tools.base", "BaseTool", "arun", current.scoped_async(plain))
