@@ -22,8 +22,9 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from lstm_trace.export import spool
 from lstm_trace.export.endpoint import Target
-from lstm_trace.export.line_file import LineFile, lock
+from lstm_trace.export.line_file import LineFile
 from lstm_trace.export.otlp_json import StoreExporter
 from lstm_trace.export.stored_lines import Line, batches, lines, together
 from lstm_trace.export.wire import Answer, Sender, sender
@@ -31,7 +32,6 @@ from lstm_trace.guard import shield
 
 _log = logging.getLogger("lstm_trace")
 
-_PREFIX: Final = "durable"
 _FILE_BYTES: Final = 16 * 1024 * 1024
 _EXIT_SECONDS: Final = 3.0
 _RETRY_FIRST, _RETRY_LAST = 1.0, 30.0
@@ -49,7 +49,7 @@ def durable_store(folder: str | os.PathLike[str], *, strict: bool, delivered: bo
     """Make a store whose lines are on the disk when ``export`` returns; ``delivered`` says that a DurableExporter will deliver them."""
     if not delivered:
         return StoreExporter(folder, strict=strict, file=partial(LineFile, synced=True))
-    file = partial(LineFile, prefix=_PREFIX, synced=True, locked=True)
+    file = partial(LineFile, prefix=spool.PREFIX, synced=True, locked=True)
     return StoreExporter(folder, strict=strict, max_file_bytes=_FILE_BYTES, file=file)
 
 
@@ -136,11 +136,10 @@ class _Delivery:
 
     def leave(self) -> None:
         """Remove what this process delivered whole, now that its own file is closed."""
-        if not self._thread.is_alive():
+        if not self._thread.is_alive() and not self._keep:
             with shield:
                 for path in self._files():
-                    if _sent(path) >= _whole(path):
-                        self._finish(path)
+                    spool.remove_delivered(path)
 
     def _run(self) -> None:
         changed = self._changed
@@ -165,8 +164,8 @@ class _Delivery:
         try:
             for path in self._files():
                 self._deliver(path)
-                if path != self._own.path:
-                    self._finish(path)
+                if path != self._own.path and not self._keep:
+                    spool.remove_delivered(path)
         except _Outage as outage:
             now = time.monotonic()
             self._failing_since = self._failing_since if self._failures else now
@@ -190,24 +189,18 @@ class _Delivery:
 
     def _files(self) -> Iterator[Path]:
         """Every file that is ours to deliver: our own, and those whose lock we get, for as long as the caller looks at them."""
-        for path in sorted(self._own.folder.glob(f"{_PREFIX}-*.jsonl")):
+        for path in sorted(self._own.folder.glob(f"{spool.PREFIX}-*.jsonl")):
             if path == self._own.path:
                 yield path
                 continue
-            try:
-                descriptor = os.open(path, os.O_RDWR)
-            except FileNotFoundError:  # another process was quicker
-                continue
-            try:
-                if lock(descriptor) and path.exists():
+            with spool.claim(path) as ours:
+                if ours:
                     yield path
-            finally:
-                os.close(descriptor)
 
     def _deliver(self, path: Path) -> None:
-        for batch in batches(lines(path, _sent(path), numbered=False)):
+        for batch in batches(lines(path, spool.sent(path), numbered=False)):
             self._hand_over(batch)
-            _note(path, batch[-1].end)
+            spool.note(path, batch[-1].end)
 
     def _hand_over(self, batch: Sequence[Line]) -> None:
         good = [line for line in batch if line.message is not None]
@@ -237,30 +230,3 @@ class _Delivery:
         where = kept.path
         kept.close()
         _log.warning("%d lines that %s finds fault with (%s) are kept in %s", len(refused), self._target.shown, reason, where)
-
-    def _finish(self, path: Path) -> None:
-        if not self._keep and _sent(path) >= _whole(path):
-            path.unlink(missing_ok=True)
-            _beside(path).unlink(missing_ok=True)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_suffix(".sent")
-
-
-def _sent(path: Path) -> int:
-    try:
-        return int(_beside(path).read_text())
-    except (FileNotFoundError, ValueError):
-        return 0
-
-
-def _note(path: Path, end: int) -> None:
-    draft = path.with_suffix(".draft")
-    draft.write_text(str(end))
-    draft.replace(_beside(path))
-
-
-def _whole(path: Path) -> int:
-    """Bytes of whole lines: what follows was torn by a kill, and never promised."""
-    return path.read_bytes().rfind(b"\n") + 1

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import orjson
 
 from lstm_trace.errors import BadInput
-from lstm_trace.export.endpoint import Target, resolve
+from lstm_trace.export import spool
+from lstm_trace.export.endpoint import resolve
 from lstm_trace.export.stored_lines import Line, batches, lines, together
 from lstm_trace.export.wire import Answer, Sender, sender
 
@@ -38,7 +40,8 @@ def forward(store: str | os.PathLike[str], endpoint: str | None = None, *, envir
 
     ``store`` is a folder of OTLP JSON lines, ours or the Collector's. How far each file came is remembered in ``.forwarded.json`` in it, by
     endpoint. A line that is not OTLP, and one that the receiver finds fault with, are passed over and named; the last line of a file that
-    is still being written waits for the next run. A run that is killed may deliver its last request twice, never less than once.
+    is still being written waits for the next run. Of ``configure(durable=True)`` it delivers what no
+    living process has in hand. A run that is killed may deliver its last request twice, never less than once.
 
     Raises BadInput when the store or the endpoint cannot be used, or the receiver stops taking spans; what was delivered is remembered.
     """
@@ -52,28 +55,37 @@ def forward(store: str | os.PathLike[str], endpoint: str | None = None, *, envir
     done = Forwarded(target.shown)
     with closing(sender(target)) as receiver:
         for file in sorted(folder.glob("*.jsonl")):
-            done = replace(done, files=done.files + 1)
-            for batch in batches(lines(file, progress.of(file.name))):
-                done = _deliver(batch, receiver, target, done)
-                progress.note(file.name, batch[-1].end)
+            if not file.name.startswith(f"{spool.PREFIX}-"):
+                done = _deliver_file(file, progress.of(file.name), partial(progress.note, file.name), receiver, done)
+                continue
+            with spool.claim(file) as ours:
+                if ours:
+                    done = _deliver_file(file, spool.sent(file), partial(spool.note, file), receiver, done)
     return done
 
 
-def _deliver(batch: Sequence[Line], receiver: Sender, target: Target, done: Forwarded) -> Forwarded:
+def _deliver_file(file: Path, start: int, note: Callable[[int], None], receiver: Sender, done: Forwarded) -> Forwarded:
+    done = replace(done, files=done.files + 1)
+    for batch in batches(lines(file, start)):
+        done = _deliver(batch, receiver, done)
+        note(batch[-1].end)
+    return done
+
+
+def _deliver(batch: Sequence[Line], receiver: Sender, done: Forwarded) -> Forwarded:
     good = [line for line in batch if line.message is not None]
     done = replace(done, malformed=done.malformed + tuple(line.place for line in batch if line.message is None))
     answer = _persist(good, receiver) if good else Answer()
     if answer.bad_data and len(good) > 1:
         # One line may spoil a request for the others.
         for line in good:
-            done = _deliver([line], receiver, target, done)
+            done = _deliver([line], receiver, done)
         return done
     if answer.bad_data:
         return replace(done, refused=(*done.refused, f"{good[0].place} ({answer.reason})"))
     if answer.reason:
         raise BadInput(
-            f"{target.shown} does not take spans ({answer.reason[:200]}{target.hint}): "
-            f"{done.spans} were delivered; give the same command again to go on"
+            f"{done.endpoint} does not take spans ({answer.reason}): {done.spans} were delivered; give the same command again to go on"
         )
     partly = (f"{good[0].place} and what follows ({answer.rejected} spans rejected)",) if answer.rejected else ()
     return replace(done, spans=done.spans + sum(line.spans for line in good) - answer.rejected, refused=done.refused + partly)

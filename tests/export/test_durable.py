@@ -11,7 +11,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.trace import ReadableSpan
 
+from lstm_trace.export.durable import DurableExporter, durable_store
+from lstm_trace.export.endpoint import resolve
+from lstm_trace.export.forward import forward
+from tests.export.collector import Collector
 from tests.export.receiver import Receiver
 
 _ROOT = Path(__file__).parents[2]
@@ -37,6 +43,7 @@ class Program:
             [sys.executable, "-c", _PROGRAM.format(url=url) + code],
             cwd=self.folder,
             env={**base, "PYTHONPATH": str(_ROOT), "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -129,6 +136,39 @@ def test_what_the_receiver_finds_fault_with_is_set_aside_and_named(program: Prog
     (file,) = (program.folder / "lstm-traces").glob("*")
     assert file.name.startswith("refused-")
     assert b'"bad"' in file.read_bytes()
+
+
+def test_forward_delivers_what_no_living_process_has_in_hand(program: Program, receiver: Receiver) -> None:
+    receiver.answer = lambda path: 503
+    program.run(receiver.url, "work('killed', 10); time.sleep(0.5); os.kill(os.getpid(), signal.SIGKILL)")
+    living = program.start(receiver.url, "work('living', 10); providers.force_flush(); print('ready', flush=True); input()")
+    assert living.stdout is not None
+    living.stdout.readline()
+    with Receiver() as other:
+        assert forward(program.folder / "lstm-traces", other.url).spans == 10
+        assert forward(program.folder / "lstm-traces", other.url).spans == 0
+        assert _names(other) == {"killed": 10}
+    receiver.answer = lambda path: 200
+    living.communicate("\n", timeout=60)
+    program.run(receiver.url, "pass")
+    assert _names(receiver) == {"living": 10}
+    assert program.left() == [".json"]  # what forward remembers
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_every_span_arrives_through_a_real_collector(
+    collector: Collector, tmp_path: Path, spans: list[ReadableSpan], protocol: str
+) -> None:
+    endpoint = collector.grpc_endpoint if protocol == "grpc" else collector.http_endpoint
+    target = resolve("traces", endpoint, {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol})
+    exporter = DurableExporter(target, durable_store(tmp_path, strict=True, delivered=True), keep=False)
+    exporter.export(spans)
+    assert exporter.force_flush(10_000)
+    exporter.shutdown()
+    sent = {span.span_id: str(span) for group in encode_spans(spans).resource_spans for scope in group.scope_spans for span in scope.spans}
+    assert {span.span_id: str(span) for span in collector.spans(len(spans))} == sent
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs file locks and fork")
