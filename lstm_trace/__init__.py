@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from lstm_trace.configure import Providers
     from lstm_trace.facts import Evaluation, Prediction, SequenceFacts, StateFacts, Step, TraceRef
     from lstm_trace.instrument.langchain import LangChainInstrumentor, trace_chain
-    from lstm_trace.instrument.lstm import LSTMInstrumentor, trace_lstm, traced_session
+    from lstm_trace.instrument.lstm import LSTMInstrumentor, batch_scope, trace_lstm, traced_session
+    from lstm_trace.instrument.onnx import wrap_onnx
     from lstm_trace.record import (
         record_escalation,
         record_evaluation,
@@ -40,6 +41,8 @@ _ROOMS = {
     "LangChainInstrumentor": "instrument.langchain",
     "trace_chain": "instrument.langchain",
     "LSTMInstrumentor": "instrument.lstm",
+    "batch_scope": "instrument.lstm",
+    "wrap_onnx": "instrument.onnx",
     "trace_lstm": "instrument.lstm",
     "traced_session": "instrument.lstm",
     "record_escalation": "record",
@@ -64,6 +67,7 @@ __all__ = [
     "StateFacts",
     "Step",
     "TraceRef",
+    "batch_scope",
     "configure",
     "current_step",
     "instrument",
@@ -78,6 +82,7 @@ __all__ = [
     "traced_session",
     "uninstrument",
     "upstream_prediction",
+    "wrap_onnx",
 ]
 
 

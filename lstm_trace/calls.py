@@ -56,6 +56,11 @@ class Single(NamedTuple):
     nonfinite: bool = False
 
 
+def as_prediction(said: Single | Prediction) -> Prediction:
+    """Return what was said as the fact that others are given."""
+    return said if isinstance(said, Prediction) else Prediction(*said)
+
+
 class Described:
     """A component and what stands on every span of it: attributes built once for the provider in force, copied at each call."""
 
@@ -265,4 +270,4 @@ def _metrics(
     )
 
 
-__all__ = ["WATCH_KEY", "ComponentCall", "Single", "finish_as_event", "finish_single"]
+__all__ = ["WATCH_KEY", "ComponentCall", "Described", "Single", "as_prediction", "finish_as_event", "finish_single"]

@@ -15,7 +15,7 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext
 
 from lstm_trace import ambient
 from lstm_trace import conventions as c
-from lstm_trace.calls import ComponentCall, Described, Single, finish_single
+from lstm_trace.calls import ComponentCall, Described, Single, as_prediction, finish_single
 from lstm_trace.facts import Prediction, SequenceFacts
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm.call import Call
@@ -130,7 +130,7 @@ class BatchCall(Call):
             rows = len(said) or (len(facts.lengths) if facts is not None else 0)
             if rows and rows != len(self.scope.contexts):
                 self.traced.warn("batch", "batch_scope names %d requests for a batch of %d", len(self.scope.contexts), rows)
-            self._write([each if isinstance(each, Prediction) else Prediction(*each) for each in said], facts, end, None)
+            self._write([as_prediction(each) for each in said], facts, end, None)
         self.layers.clear()
 
     def failed(self, error: BaseException) -> None:

@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanContext
 
 from lstm_trace import ambient
 from lstm_trace import conventions as c
-from lstm_trace.calls import ComponentCall, Single, finish_as_event, finish_single
+from lstm_trace.calls import ComponentCall, Single, as_prediction, finish_as_event, finish_single
 from lstm_trace.facts import Prediction, SequenceFacts, StateFacts, StateOrigin
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import device, outputs, prediction, state
@@ -74,9 +74,12 @@ class Call(ComponentCall):
     def leave(self) -> None:
         """Make current again what was so before."""
         _open.discard(self)
+        token, self.token = self.token, None
+        if token is None:
+            return  # left before: an answer that comes on another thread
         try:
-            ambient.leave(self.token)
-        except ValueError:
+            ambient.leave(token)
+        except ValueError:  # noqa: SIM105  contextlib.suppress costs every call what this costs none
             pass  # a coroutine that its caller resumed in another context: there is nothing of ours left to leave there
 
     def done(self, output: Any) -> None:
@@ -164,7 +167,7 @@ class Call(ComponentCall):
             source, padded = (sequence.source, sequence.padded_steps) if sequence is not None else (None, None)
             finish(self, one, length, source, padded, origin, end)
             return
-        predictions = [each if isinstance(each, Prediction) else Prediction(*each) for each in said]
+        predictions = [as_prediction(each) for each in said]
         self.recorder.finish_component(self, self.described.component, predictions, sequence, origin, end_ns=end)  # type: ignore[arg-type]
 
     # --- State ---------------------------------------------------------------------------------------------------------------

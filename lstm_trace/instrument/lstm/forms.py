@@ -6,7 +6,7 @@ import copyreg
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import _reconstruct as rebuild  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Final
@@ -17,9 +17,11 @@ from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import dynamo, switch, watch
 from lstm_trace.instrument.lstm.component import Traced
 from lstm_trace.instrument.lstm.options import Options
+from lstm_trace.instrument.lstm.session import note_reset
 from lstm_trace.instrument.lstm.tree import read_tree
 
 _MARK: Final = "__lstm_trace__"
+_RESETS: Final = frozenset({"reset_hidden", "reset_hidden_state", "reset_hidden_states", "reset_state", "reset_states"})
 
 
 def decorate(target: Any, options: Options) -> Any:
@@ -72,6 +74,7 @@ def _class(cls: type, options: Options) -> type:
     setattr(cls, _MARK, traced)
     switch.place(cls, _call_of(cls, traced))
     _follow_replicas(cls)
+    _follow_resets(cls, cls, traced, dir(cls))
     return cls
 
 
@@ -83,7 +86,11 @@ def _instance(module: Any, options: Options) -> Any:
         cls = cls.__mro__[1]  # decorated once more: the new decoration replaces the old
     default = type(getattr(module, "_orig_mod", module)).__name__
     traced = Traced(options.name or getattr(module, "original_name", None) or default, options)
-    module.__class__ = _swapped(cls, traced)
+    made = _swapped(cls, traced)
+    _follow_resets(made, cls, traced, [name for name in _RESETS if hasattr(module, name)])
+    for name in _RESETS.intersection(made.__dict__):
+        module.__dict__.pop(name, None)
+    module.__class__ = made
     return module
 
 
@@ -127,6 +134,38 @@ def _swapped(cls: type, traced: Traced) -> type:
     switch.place(made, _call_of(made, traced))
     _follow_replicas(made)
     return made
+
+
+def _follow_resets(cls: type, own: Any, traced: Traced, names: Iterable[str]) -> None:
+    """Notice when a component resets its own state, as streaming models do between two utterances."""
+    for name in _RESETS.intersection(names):
+        method = getattr(own, name, None)
+        if method is None:
+            method = _scripted_method(own, name)  # a ScriptModule's methods stand on the instance
+        if hasattr(method, "_torchscript_modifier") or hasattr(method, "__lstm_trace_call__"):
+            continue
+        setattr(cls, name, _noting(method, traced))
+
+
+def _scripted_method(own: Any, name: str) -> Any:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = own.__getattr__(self, name)
+        self.__dict__.pop(name, None)  # where it keeps the method for the next time, past the class
+        return found(*args, **kwargs)
+
+    return method
+
+
+def _noting(method: Any, traced: Traced) -> Any:
+    @functools.wraps(method)
+    def reset(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = method(self, *args, **kwargs)
+        with shield:
+            note_reset(traced, self)
+        return result
+
+    reset.__lstm_trace_call__ = True  # type: ignore[attr-defined]
+    return reset
 
 
 def _follow_replicas(cls: Any) -> None:

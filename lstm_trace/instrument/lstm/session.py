@@ -12,6 +12,7 @@ from opentelemetry import context
 
 from lstm_trace import attributes as to
 from lstm_trace import conventions as c
+from lstm_trace.calls import Single, as_prediction
 from lstm_trace.facts import Prediction
 from lstm_trace.guard import shield
 from lstm_trace.recorder import Event, OpenSpan, default_recorder
@@ -20,13 +21,13 @@ from lstm_trace.upstream import with_facts
 if TYPE_CHECKING:
     from lstm_trace.instrument.lstm.component import Known, Traced
 
-Decision = Callable[[Prediction | None, Prediction], bool]
+Decision = Callable[[Any, Any], bool]
 
 current: ContextVar[traced_session | None] = ContextVar("lstm_trace_session", default=None)
 """The innermost session that runs here."""
 
 
-def label_flips(previous: Prediction | None, now: Prediction) -> bool:
+def label_flips(previous: Single | Prediction | None, now: Single | Prediction) -> bool:
     """Decide where the winning class is another than before: the default.
 
     >>> label_flips(Prediction(index=0), Prediction(index=1)), label_flips(None, Prediction(index=1))
@@ -35,7 +36,7 @@ def label_flips(previous: Prediction | None, now: Prediction) -> bool:
     return previous is not None and (previous.index, previous.label) != (now.index, now.label)
 
 
-class traced_session:  # noqa: N801  used as a function: with traced_session(…)
+class traced_session:
     """Write one span for all calls of ``component`` inside the ``with`` block, and events only where ``decision`` says so.
 
     ``component`` is decorated (an instance, or a class for any of its instances). Every ``every``-th output is read;
@@ -75,7 +76,7 @@ class traced_session:  # noqa: N801  used as a function: with traced_session(…
         self.calls = 0
         self.resets = 0
         self.decisions = 0
-        self._previous: Prediction | None = None
+        self._previous: Single | Prediction | None = None
         self._read = 0
         self._sum = 0.0
         self._lowest: float | None = None
@@ -131,7 +132,7 @@ class traced_session:  # noqa: N801  used as a function: with traced_session(…
         said = self.traced.predictions(known, output, None)
         if not said:
             return
-        now = said[0]
+        now = said[0] if self.decision is label_flips else as_prediction(said[0])
         if now.nonfinite:
             self._nonfinite = True
             return
@@ -144,11 +145,11 @@ class traced_session:  # noqa: N801  used as a function: with traced_session(…
             self._decide(now)
         self._previous = now
 
-    def _decide(self, now: Prediction) -> None:
+    def _decide(self, now: Single | Prediction) -> None:
         self.decisions += 1
         recorder, opened = self._recorder, self._opened
         if opened is not None and recorder.settings.events != "off" and self.decisions <= recorder.settings.max_events:
-            event = to.prediction_event(now, 0, None, recorder.settings, None, None)
+            event = to.prediction_event(as_prediction(now), 0, None, recorder.settings, None, None)
             event[c.STREAM_CALLS] = self.calls
             opened.event(Event(c.EVENT_PREDICTION, event, recorder.clock()))
 
@@ -165,7 +166,8 @@ class traced_session:  # noqa: N801  used as a function: with traced_session(…
             facts[c.PREDICTION_NONFINITE] = True
         if self.step_duration is not None and self.calls:
             facts[c.STREAM_REAL_TIME_FACTOR] = self._compute_ns / 1e9 / (self.step_duration * self.calls)
-        recorder.finish_stream(opened, self.traced.described(self._known), self._previous, facts, error)
+        last = as_prediction(self._previous) if self._previous is not None else None
+        recorder.finish_stream(opened, self.traced.described(self._known), last, facts, error)
 
 
 class SessionCall:
@@ -183,6 +185,9 @@ class SessionCall:
         with shield:
             self._session.note(output, elapsed)
 
+    def leave(self) -> None:
+        """Take part in what a call can do: there is nothing to leave."""
+
     def compiled(self, output: Any) -> None:
         """Read what a call inside a compiled region returned."""
         self.done(output)
@@ -192,4 +197,14 @@ class SessionCall:
         self._session.calls += 1
 
 
-__all__ = ["Decision", "SessionCall", "current", "label_flips", "traced_session"]
+def note_reset(traced: Traced, module: Any) -> None:
+    """Count a reset that the component's own ``reset_states()`` made."""
+    streamed = current.get()
+    if streamed is not None and streamed.covers(traced, module):
+        streamed.reset()
+    elif traced.is_on() and not traced.known(module).book.kept:
+        # Where states are seen to be carried, the next call shows the reset.
+        default_recorder().count_reset(traced.name)
+
+
+__all__ = ["Decision", "SessionCall", "current", "label_flips", "note_reset", "traced_session"]

@@ -1,0 +1,139 @@
+"""ONNX Runtime: the same session, traced."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lstm_trace import wrap_onnx
+from lstm_trace.instrument.lstm import switch
+from tests.tracing import Traced
+
+ort = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+
+WEIGHTS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+
+
+def make_session() -> Any:
+    """Mean over the steps, then a linear head: (batch, time, 4) and lengths (batch,) to (batch, 3)."""
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["x", "axis"], ["mean"], keepdims=0),
+            helper.make_node("MatMul", ["mean", "weights"], ["logits"]),
+            helper.make_node("Identity", ["lengths"], ["kept"]),
+        ],
+        "head",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "time", 4]),
+            helper.make_tensor_value_info("lengths", TensorProto.INT64, ["batch"]),
+        ],
+        [
+            helper.make_tensor_value_info("kept", TensorProto.INT64, ["batch"]),
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3]),
+        ],
+        [
+            helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("weights", TensorProto.FLOAT, [4, 3], WEIGHTS.flatten()),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+FEED = {"x": np.random.default_rng(1).normal(size=(2, 5, 4)).astype(np.float32), "lengths": np.array([5, 3])}
+
+
+def confidences() -> list[float]:
+    logits = (FEED["x"].mean(1) @ WEIGHTS).astype(np.float64)
+    chances = np.exp(logits - logits.max(1, keepdims=True))
+    return list((chances / chances.sum(1, keepdims=True)).max(1))
+
+
+def check(seen: Traced, *, lengths: bool = True) -> None:
+    (span,) = seen.spans
+    assert span.name == "lstm intent"
+    assert span.attributes["lstm.batch.size"] == 2
+    if lengths:
+        assert (span.attributes["lstm.sequence.length_min"], span.attributes["lstm.sequence.length_source"]) == (3, "lengths")
+    found = [event.attributes["lstm.prediction.confidence"] for event in span.events]
+    assert found == pytest.approx(confidences(), abs=1e-6)
+    assert span.events[0].attributes["lstm.prediction.label"] in "abc"
+
+
+def test_run(seen: Traced) -> None:
+    session = make_session()
+    expected = session.run(None, FEED)
+    traced = wrap_onnx(session, name="intent", labels=["a", "b", "c"])
+    assert traced is session
+    assert isinstance(session, ort.InferenceSession)
+    found = session.run(None, FEED)
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    check(seen)
+
+
+def test_run_of_one_output_by_name(seen: Traced) -> None:
+    wrap_onnx(make_session(), name="intent", labels=["a", "b", "c"], output_name="logits").run(["logits"], FEED)
+    check(seen)
+
+
+def test_run_with_iobinding(seen: Traced) -> None:
+    session = wrap_onnx(make_session(), name="intent", labels=["a", "b", "c"])
+    binding = session.io_binding()
+    for name, value in FEED.items():
+        binding.bind_cpu_input(name, value)
+    binding.bind_output("kept")
+    binding.bind_output("logits")
+    session.run_with_iobinding(binding)
+    check(seen, lengths=False)
+
+
+def test_run_async(seen: Traced) -> None:
+    session = wrap_onnx(make_session(), name="intent", labels=["a", "b", "c"])
+    answered = threading.Event()
+    got: list[Any] = []
+
+    def callback(found: Any, data: Any, error: str) -> None:
+        got.append((len(found), data, error))
+        answered.set()
+
+    session.run_async(None, FEED, callback, "mine")
+    assert answered.wait(20)
+    assert got == [(2, "mine", "")]
+    check(seen)
+
+
+def test_an_error_is_the_runtimes_own(seen: Traced) -> None:
+    session = wrap_onnx(make_session(), name="intent")
+    with pytest.raises(Exception, match="missing from input feed") as caught:
+        session.run(None, {"x": FEED["x"]})
+    assert seen.spans[0].attributes["error.type"].endswith(type(caught.value).__qualname__)
+
+
+def test_switched_off(seen: Traced) -> None:
+    session = wrap_onnx(make_session(), name="intent")
+    switch.turn(False)
+    session.run(None, FEED)
+    assert not seen.spans
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lengths": "lens"}, "lengths='lens' is not an input of the model: it has x, lengths"),
+        ({"output_name": "out"}, "output_name='out' is not an output of the model: it has kept, logits"),
+    ],
+)
+def test_a_wrong_name_is_told(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wrap_onnx(make_session(), name="intent", **given)
+
+
+def test_something_else_is_refused() -> None:
+    with pytest.raises(TypeError, match="accepted is an onnxruntime"):
+        wrap_onnx(object(), name="intent")
