@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from lstm_trace import conventions as c
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 
     from lstm_trace.store import Store
 
-_TRACES_A_QUERY: Final = 500
+_TRACES_A_QUERY: Final = 5_000
+_ROWS_A_BATCH: Final = 2_000
 _WRITE_EVERY: Final = 200
 
 
@@ -113,25 +116,23 @@ class Run:
         lines: dict[str, list[GoldLine]] = {}
         for line in gold.lines:
             lines.setdefault(line.trace_id, []).append(line)
-        waiting = iter(lines)
-        while ids := list(islice(waiting, _TRACES_A_QUERY)):
-            self._standing |= _standing(store, ids, [each.name for each in self.evaluators])
-            left = dict.fromkeys(ids)
-            for trace in stored_traces(_rows(store, ids)):
-                del left[trace.trace_id]
-                for line in lines[trace.trace_id]:
-                    for tally, evaluator in zip(self._tallies, self.evaluators, strict=True):
-                        try:
-                            found = case(trace, line, stated(evaluator).subject)
-                        except Missing as missing:
-                            tally.skip(str(missing))
-                            self.advance()
-                            continue
-                        yield self._job(tally, evaluator, found, line.weight)
-            self._unknown += left
-            for trace_id in left:
-                for _ in range(len(lines[trace_id]) * len(self.evaluators)):
-                    self.advance()
+        self._standing = _standing(store, [each.name for each in self.evaluators])
+        left = dict.fromkeys(lines)
+        for trace in stored_traces(_rows(store, lines)):
+            del left[trace.trace_id]
+            for line in lines[trace.trace_id]:
+                for tally, evaluator in zip(self._tallies, self.evaluators, strict=True):
+                    try:
+                        found = case(trace, line, stated(evaluator).subject)
+                    except Missing as missing:
+                        tally.skip(str(missing))
+                        self.advance()
+                        continue
+                    yield self._job(tally, evaluator, found, line.weight)
+        self._unknown += left
+        for trace_id in left:
+            for _ in range(len(lines[trace_id]) * len(self.evaluators)):
+                self.advance()
 
     @staticmethod
     def _job(tally: Tally, evaluator: Evaluator, found: Case, weight: float | None) -> _Job:
@@ -148,17 +149,21 @@ class Run:
     # --- Judging -------------------------------------------------------------------------------------------------------------
 
     def _work_off(self, pool: ThreadPoolExecutor, recorder: Recorder, jobs: Iterable[_Job]) -> None:
-        running: dict[Future[EvaluationResult], _Job] = {}
+        finished: SimpleQueue[tuple[Future[EvaluationResult], _Job]] = SimpleQueue()
+        running = 0
         for job in jobs:
             if job.key in self.resume:
                 job.tally.resumed += 1
                 self.advance()
                 continue
-            if len(running) >= 4 * self.workers:
-                self._collect(running)
-            running[pool.submit(self._judge, recorder, job)] = job
-        while running:
-            self._collect(running)
+            if running >= 4 * self.workers:
+                self._collect(*finished.get())
+                running -= 1
+            future = pool.submit(self._judge, recorder, job)
+            future.add_done_callback(partial(_note, finished, job))
+            running += 1
+        for _ in range(running):
+            self._collect(*finished.get())
 
     def _judge(self, recorder: Recorder, job: _Job) -> EvaluationResult:
         if stated(job.evaluator).annotator == "LLM":
@@ -174,15 +179,12 @@ class Run:
             placement="link",
         )
 
-    def _collect(self, running: dict[Future[EvaluationResult], _Job]) -> None:
-        finished, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in finished:
-            job = running.pop(future)
-            result = future.result()
-            job.tally.add(result, job.weight)
-            self.advance()
-            if result.status == "ok":
-                self._to_note.append(job.key)
+    def _collect(self, future: Future[EvaluationResult], job: _Job) -> None:
+        result = future.result()
+        job.tally.add(result, job.weight)
+        self.advance()
+        if result.status == "ok":
+            self._to_note.append(job.key)
         if len(self._to_note) >= _WRITE_EVERY:
             self._write()
 
@@ -199,16 +201,25 @@ class Run:
             self.resume.add(keys)
 
 
-def _rows(store: Store, ids: Sequence[str]) -> list[dict[str, Any]]:
-    spans = store.spans
-    found = spans.filter(spans.trace_id.isin(ids)).select(*COLUMNS).order_by("trace_id", "start_ns", "span_id")
-    rows: list[dict[str, Any]] = found.to_pyarrow().to_pylist()
-    return rows
+def _note(finished: SimpleQueue[tuple[Future[EvaluationResult], _Job]], job: _Job, future: Future[EvaluationResult]) -> None:
+    finished.put((future, job))
 
 
-def _standing(store: Store, ids: Sequence[str], names: Sequence[str]) -> set[str]:
+def _rows(store: Store, trace_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+    import ibis
+    import pyarrow as pa
+
+    waiting = iter(trace_ids)
+    while ids := list(islice(waiting, _TRACES_A_QUERY)):
+        # A table of ids, not thousands of literals: compiling those takes longer than reading the spans.
+        named = ibis.memtable(pa.table({"trace_id": pa.array(ids, pa.string())}))
+        found = store.spans.semi_join(named, "trace_id").select(*COLUMNS).order_by("trace_id", "start_ns", "span_id")
+        for batch in found.to_pyarrow().to_batches(max_chunksize=_ROWS_A_BATCH):
+            yield from batch.to_pylist()
+
+
+def _standing(store: Store, names: Sequence[str]) -> set[str]:
+    """Identifiers of these evaluations that have a score or label in the store."""
     known = store.evaluations
-    found = known.filter(
-        known.status == "ok", known.identifier.notnull(), known.evaluation_name.isin(names), known.target_trace_id.isin(ids)
-    )
+    found = known.filter(known.status == "ok", known.identifier.notnull(), known.evaluation_name.isin(list(names)))
     return set(found.select("identifier").to_pyarrow()["identifier"].to_pylist())

@@ -441,3 +441,11 @@ def test_the_table_is_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert out.splitlines()[1].split()[:5] == ["ground_truth_match", "4", "3", "1", "0.25"]
     status, out, _ = lstm_trace(capsys, "evaluate", store, "--gold", gold, "--format", "csv")
     assert out.splitlines()[1].startswith("ground_truth_match,4,3,1,0,0,0,0.25,")
+
+
+def test_more_traces_than_one_query_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lstm_trace.evaluate.running._TRACES_A_QUERY", 2)
+    monkeypatch.setattr("lstm_trace.evaluate.running._ROWS_A_BATCH", 3)
+    answered = write_store(tmp_path, 7)
+    report = run(tmp_path, gold_of(answered), GroundTruthMatch())
+    assert (report.tallies[0].passed, report.unknown) == (7, ())
