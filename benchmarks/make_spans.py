@@ -1,7 +1,7 @@
 """Deterministic OTLP JSON lines of any size: claims sessions of eight spans each, half under release v1, half under v2.
 
 A session is what the demo writes: a chain, the classifier, four steps, a chat model, and one evaluation in a trace of its own. In v2
-sessions longer than 12 steps are classified with less confidence and judged worse. The same number of spans gives the same bytes everywhere.
+sessions longer than 12 steps are classified with less confidence and judged worse. Equal numbers of spans give equal bytes.
 """
 
 from __future__ import annotations

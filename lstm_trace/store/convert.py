@@ -61,8 +61,11 @@ def _write(store: Store, place: Path) -> int:
             marked = pc.if_else(pc.is_in(known_as, value_set=superseded), True, pa.scalar(None, pa.bool_()))
             writer.write_table(table.append_column(SUPERSEDED, marked))
             rows += table.num_rows
-    with place.open("rb+") as file:
-        os.fsync(file.fileno())
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     return rows
 
 

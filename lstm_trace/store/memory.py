@@ -22,7 +22,7 @@ def store_of(rows: Iterable[Mapping[str, Any]]) -> Store:
     import pyarrow as pa
 
     known = {column.name for column in COLUMNS}
-    empty = {column.name: [] if column.type.startswith(("array", "map")) else None for column in COLUMNS}
+    empty: dict[str, Any] = {column.name: [] if column.type.startswith(("array", "map")) else None for column in COLUMNS}
     filled: list[dict[str, Any]] = []
     for row in rows:
         if unknown := set(row) - known:
