@@ -279,6 +279,7 @@ def test_shutdown_twice_is_quiet_and_final(run: Any, receiver: Receiver) -> None
         ("sampler=1.5", "sampler=1.5: accepted is"),
         ("sampler='always_on'", "sampler='always_on': accepted is"),
         ("settings={}", "settings={}: accepted is"),
+        ("durable='yes'", "durable='yes': accepted are True and False"),
     ],
 )
 def test_a_bad_argument_raises_one_line_that_names_it(run: Any, call: str, named: str) -> None:
