@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
+from opentelemetry import trace
 from torch import Tensor, inference_mode
 
 import lstm_trace
@@ -18,6 +20,7 @@ from lstm_trace.demo.judging import judge
 from lstm_trace.demo.knowledge import BRANCH_OF, BRANCHES, BranchRetriever
 from lstm_trace.demo.model import IntentClassifier
 from lstm_trace.demo.sessions import INTENTS, Session
+from lstm_trace.facts import TraceRef
 
 PROMPT = "Answer the customer with one fact from these articles.\n\n"
 
@@ -33,6 +36,7 @@ class Ticket(TypedDict):
     branch: str
     documents: list[Document]
     answer: str
+    steps: Annotated[dict[str, TraceRef], operator.or_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +54,16 @@ def build_graph(classifier: Classify, chat: BaseChatModel) -> Any:
     def classify(ticket: Ticket) -> Update:
         with inference_mode():
             logits = classifier([ticket["session"].window])
-        return {"intent": INTENTS[int(logits.argmax(-1))]}
+        return {"intent": INTENTS[int(logits.argmax(-1))], "steps": {"classify": this_step()}}
 
     def route(ticket: Ticket) -> Command[str]:
         legal = "lawyer" in ticket["session"].message
         branch = "appeals" if legal else BRANCH_OF[ticket["intent"]]
-        return Command(update={"branch": branch}, goto=f"retrieve_{branch}")
+        return Command(update={"branch": branch, "steps": {"route": this_step()}}, goto=f"retrieve_{branch}")
 
     def retrieve_from(branch: str) -> Callable[[Ticket], Update]:
         retriever = BranchRetriever.of(branch)
-        return lambda ticket: {"documents": retriever.invoke(question(ticket))}
+        return lambda ticket: {"documents": retriever.invoke(question(ticket)), "steps": {"retrieve": this_step()}}
 
     def answer(ticket: Ticket) -> Update:
         articles = "\n".join(document.page_content for document in ticket["documents"])
@@ -76,6 +80,12 @@ def build_graph(classifier: Classify, chat: BaseChatModel) -> Any:
     graph.add_edge("classify", "route")
     graph.add_edge("answer", END)
     return graph.compile(name="claims-agent")
+
+
+def this_step() -> TraceRef:
+    """Refer to the span of the step that runs now: a score can judge one step as well as a whole trace."""
+    span = trace.get_current_span().get_span_context()
+    return TraceRef(span.trace_id, span.span_id, span.trace_flags.sampled)
 
 
 def question(ticket: Ticket) -> str:
@@ -107,8 +117,9 @@ def make_agent(classifier: IntentClassifier, chat: BaseChatModel, *, version: st
             session, ticket["intent"], ticket["branch"], [doc.metadata["id"] for doc in ticket["documents"]], ticket["answer"]
         )
         for judgement in judgements:
+            judged = ticket["steps"][judgement.step] if judgement.step else ref
             lstm_trace.record_evaluation(
-                ref, judgement.name, score=float(judgement.passed), label="pass" if judgement.passed else "fail", evaluator_version="1"
+                judged, judgement.name, score=float(judgement.passed), label="pass" if judgement.passed else "fail", evaluator_version="1"
             )
         return Outcome(ticket, ref, judgements[-1].passed)
 

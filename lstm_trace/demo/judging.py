@@ -17,10 +17,11 @@ _GOLD = {(article.intent, article.topic): article for article in ARTICLES}
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One check of one answered session."""
+    """One check of one answered session: of the ``step`` that it judges, or of the whole trace."""
 
     name: str
     passed: bool
+    step: str | None = None
 
 
 def judge(session: Session, intent: str, branch: str, document_ids: Sequence[str], answer: str) -> tuple[Judgement, ...]:
@@ -32,9 +33,9 @@ def judge(session: Session, intent: str, branch: str, document_ids: Sequence[str
     """
     gold = _GOLD[session.intent, session.topic]
     return (
-        Judgement("ground_truth_match", intent == session.intent),
-        Judgement("branch_match", branch == BRANCH_OF[session.intent]),
-        Judgement("context_relevance", gold.id in document_ids),
+        Judgement("ground_truth_match", intent == session.intent, "classify"),
+        Judgement("branch_match", branch == BRANCH_OF[session.intent], "route"),
+        Judgement("context_relevance", gold.id in document_ids, "retrieve"),
         Judgement(OUTCOME, gold.fact.casefold() in " ".join(answer.split()).casefold()),
     )
 
