@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lstm_trace import conventions as c
-from lstm_trace.facts import Component, Evaluation, Prediction, SequenceFacts, StateFacts
+from lstm_trace.facts import Component, Evaluation, Prediction, SequenceFacts, StateFacts, Summary
 from lstm_trace.settings import Settings
 
 Attributes = dict[str, Any]
@@ -114,6 +114,16 @@ def add_batch(attributes: Attributes, predictions: Sequence[Prediction]) -> None
         attributes[c.PREDICTION_CONFIDENCE_MIN] = min(confidences)
         attributes[c.PREDICTION_CONFIDENCE_MEAN] = sum(confidences) / len(confidences)
     if any(each.nonfinite for each in predictions):
+        attributes[c.PREDICTION_NONFINITE] = True
+
+
+def add_summary(attributes: Attributes, summary: Summary) -> None:
+    """Write the summary of a batch that was computed as one."""
+    for name, value in ((c.PREDICTION_CONFIDENCE_MIN, summary.confidence_min), (c.PREDICTION_CONFIDENCE_MEAN, summary.confidence_mean)):
+        number = exact_float(value)
+        if number is not None:
+            attributes[name] = number
+    if summary.nonfinite:
         attributes[c.PREDICTION_NONFINITE] = True
 
 

@@ -57,6 +57,15 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Summary:
+    """What a component said about a whole batch that is too large to keep every row of."""
+
+    confidence_min: float | None
+    confidence_mean: float | None
+    nonfinite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SequenceFacts:
     """True lengths of the sequences of one call, in steps, and where they were read.
 

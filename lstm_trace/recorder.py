@@ -16,7 +16,7 @@ from lstm_trace import ambient, upstream
 from lstm_trace import attributes as to
 from lstm_trace import conventions as c
 from lstm_trace.ambient import SPAN_KEY
-from lstm_trace.facts import Component, Evaluation, Prediction, SequenceFacts, StateFacts, Step, TraceRef
+from lstm_trace.facts import Component, Evaluation, Prediction, SequenceFacts, StateFacts, Step, Summary, TraceRef
 from lstm_trace.guard import shield
 from lstm_trace.lane import Lane
 from lstm_trace.late import LateSpan
@@ -33,6 +33,7 @@ SUPPRESS_KEY: Final = context.create_key("lstm_trace.suppress")
 _SUPPRESS_PLAIN: Final = "suppress_instrumentation"
 _LINKS_A_SPAN: Final = 128
 _COHORTS_LIMIT: Final = 4096
+_METERED_ROWS: Final = 64
 _COUNTED_EVALUATIONS: Final = 8_192
 
 
@@ -400,10 +401,12 @@ class Recorder:
         extra: Mapping[str, Any] | None = None,
         error: BaseException | None = None,
         end_ns: int | None = None,
+        summary: Summary | None = None,
     ) -> None:
         """End one component call: attributes, one event a sequence, metrics; then let later spans see its prediction.
 
-        ``predictions`` and ``sequence.lengths`` run over the rows of the batch; either may be empty where it is not known.
+        ``predictions`` and ``sequence.lengths`` run over the rows of the batch; either may be empty where it is not known. Of a large
+        batch ``predictions`` are the first rows, and ``summary`` speaks for all.
         """
         end = self.clock() if end_ns is None else end_ns
         constants = self.constants_of(component)
@@ -414,7 +417,9 @@ class Recorder:
             to.add_sequence(attributes, sequence, self.settings)
         elif predictions:
             attributes[c.BATCH_SIZE] = len(predictions)
-        if len(predictions) == 1:
+        if summary is not None:
+            to.add_summary(attributes, summary)
+        elif len(predictions) == 1:
             to.add_prediction(attributes, predictions[0])
         elif predictions:
             to.add_batch(attributes, predictions)
@@ -426,13 +431,39 @@ class Recorder:
         if isinstance(opened.span, LateSpan) and opened.span.real is None:
             opened.attributes.update(attributes)  # they go into the one call that starts the span
             attributes = {}
-        opened.finish(attributes, events if on_span else (), error=error, end_ns=end)
+        if on_span:
+            span, note = opened.span, self.source().lane.note
+            real = span.start() if isinstance(span, LateSpan) else span
+            for event in events:
+                note(real, event.name, event.attributes, end)
+        opened.finish(attributes, error=error, end_ns=end)
         if on_log:
             self._log(events, opened.context)
         cohort = None
         if predictions or sequence is not None:
             cohort = self.publish(opened, component, predictions, sequence)
-        self.component_metrics(component, predictions, sequence, cohort, (end - opened.start_ns) / 1e9, opened.context)
+        if self.is_metering():
+            self.component_metrics(component, predictions, sequence, cohort, (end - opened.start_ns) / 1e9, opened.context)
+
+    def finish_as_events(
+        self,
+        call: ComponentCall,
+        component: Component,
+        predictions: Sequence[Prediction],
+        sequence: SequenceFacts | None,
+        state: StateFacts | None,
+        end_ns: int,
+    ) -> None:
+        """End the call of a batch as one event a sequence on the span that was current around it (``LSTM_TRACE_SPAN=event``)."""
+        span = trace.get_current_span(call.parent_context)
+        constants = self.constants_of(component)
+        step = upstream.context_facts(call.parent_context).get(c.TRAJECTORY_STEP)
+        for event in self._prediction_events(predictions, sequence, state, step, end_ns):
+            attributes = {**constants, c.BATCH_SIZE: len(predictions), **event.attributes}
+            del attributes[c.OI_KIND]
+            self.source().lane.note(span, event.name, attributes, end_ns)
+        if self.is_metering():
+            self.component_metrics(component, predictions, sequence, None, (end_ns - call.start_ns) / 1e9, call.parent_context)
 
     def finish_stream(
         self, opened: OpenSpan, component: Component, last: Prediction | None, facts: Attributes, error: BaseException | None = None
@@ -561,12 +592,12 @@ class Recorder:
         seconds: float,
         current: Context,
     ) -> None:
-        """Record one call's duration (seconds), and the length and confidence of its sequences."""
+        """Record one call's duration (seconds), and the length and confidence of its sequences: the first 64 of a larger batch."""
         self._duration.record(seconds, self._labels(component.name, cohort), current)
-        lengths: Sequence[int] = sequence.lengths if sequence is not None else ()
+        lengths: Sequence[int] = sequence.lengths[:_METERED_ROWS] if sequence is not None else ()
         for length in lengths:
             self._length.record(length, self._labels(component.name, self.settings.cohort(length)), current)
-        for row, each in enumerate(predictions):
+        for row, each in enumerate(predictions[:_METERED_ROWS]):
             confidence = to.exact_float(each.confidence)
             if confidence is not None:
                 where = self.settings.cohort(lengths[row]) if row < len(lengths) else None

@@ -77,6 +77,37 @@ def test_every_size_takes_the_same_values(shape: tuple[int, ...], dtype: torch.d
             same(each, expected)
 
 
+@pytest.mark.parametrize("kind", ["logits", "log_probs", "probs"])
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_summary_of_a_large_batch(seen: Traced, kind: str, temperature: float, dtype: torch.dtype) -> None:
+    logits = torch.randn(700, 90, generator=torch.Generator().manual_seed(2)) * 5
+    values = {"logits": logits, "log_probs": logits.log_softmax(1), "probs": logits.softmax(1)}[kind].to(dtype)
+    rows = values.double().numpy()
+    rows = np.exp(rows) if kind == "log_probs" else rows
+    confidences = [reference(row, "probs" if kind != "logits" else "logits", temperature)[1] for row in rows]
+    trace_lstm(lambda x: values, name="it", output=kind, temperature=temperature)(torch.zeros(700, 5, 2))
+    span = seen.spans[-1]
+    assert span.attributes["lstm.prediction.confidence_min"] == pytest.approx(min(confidences), abs=1e-6)
+    assert span.attributes["lstm.prediction.confidence_mean"] == pytest.approx(np.mean(confidences), abs=1e-6)
+    assert span.attributes["lstm.batch.size"] == 700
+    assert len(span.events) == 64
+    for event, expected in zip(span.events, confidences, strict=False):
+        assert event.attributes["lstm.prediction.confidence"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["logits", "log_probs", "probs"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_broken_row_of_a_large_batch(seen: Traced, kind: str, bad: float) -> None:
+    logits = torch.randn(700, 90)
+    values = {"logits": logits, "log_probs": logits.log_softmax(1), "probs": logits.softmax(1)}[kind]
+    values[600, 3] = bad
+    trace_lstm(lambda x: values, name="it", output=kind)(torch.zeros(700, 5, 2))
+    attributes = seen.spans[-1].attributes
+    assert attributes["lstm.prediction.nonfinite"] is True
+    assert 0 < attributes["lstm.prediction.confidence_min"] <= attributes["lstm.prediction.confidence_mean"] < 1
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("rows", [1, 50])
 @pytest.mark.parametrize("classes", [10, 200])

@@ -126,7 +126,7 @@ class BatchCall(Call):
             with shield:
                 facts = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
             with shield:
-                said = self.traced.predictions(self.known, output, facts.lengths if facts is not None else None)
+                said = self.traced.predictions(self.known, output, facts.lengths if facts is not None else None)  # type: ignore[assignment]
             rows = len(said) or (len(facts.lengths) if facts is not None else 0)
             if rows and rows != len(self.scope.contexts):
                 self.traced.warn("batch", "batch_scope names %d requests for a batch of %d", len(self.scope.contexts), rows)

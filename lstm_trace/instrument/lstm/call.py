@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanContext
 from lstm_trace import ambient
 from lstm_trace import conventions as c
 from lstm_trace.calls import ComponentCall, Single, as_prediction, finish_as_event, finish_single
-from lstm_trace.facts import Prediction, SequenceFacts, StateFacts, StateOrigin
+from lstm_trace.facts import Prediction, SequenceFacts, StateFacts, StateOrigin, Summary
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import device, outputs, prediction, state
 from lstm_trace.instrument.lstm.tree import kind_of
@@ -132,6 +132,7 @@ class Call(ComponentCall):
     def _done(self, output: Any, end: int, *, reduced: bool = False) -> None:
         sequence: SequenceFacts | None = None
         said: Sequence[Single | Prediction] = ()
+        summary: Summary | None = None
         origin: StateFacts | None = None
         with shield:
             sequence = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
@@ -140,10 +141,11 @@ class Call(ComponentCall):
             if reduced:
                 said = prediction.rows_of(output, self.traced.options.names)
             elif output is not None:
-                said = self.traced.predictions(self.known, output, lengths or None)
+                found = self.traced.predictions(self.known, output, lengths or None, self.recorder.settings.max_events)
+                said, summary = found if isinstance(found, prediction.Many) else (found, None)
         with shield:
             origin = self._origin(output, len(lengths) or len(said))
-        self._write(said, sequence, origin, end)
+        self._write(said, summary, sequence, origin, end)
 
     def failed(self, error: BaseException) -> None:
         """Write the span of a call that raised."""
@@ -156,19 +158,29 @@ class Call(ComponentCall):
         self.layers.clear()
 
     def _write(
-        self, said: Sequence[Single | Prediction], sequence: SequenceFacts | None, origin: StateFacts | None, end: int
+        self,
+        said: Sequence[Single | Prediction],
+        summary: Summary | None,
+        sequence: SequenceFacts | None,
+        origin: StateFacts | None,
+        end: int,
     ) -> None:
+        recorder, component = self.recorder, self.described.component
         lengths = sequence.lengths if sequence is not None else ()
         one = said[0] if said else None
-        as_event = self.recorder.as_event and self.real is None and ambient.SPAN_KEY in self.parent_context
-        if len(lengths) <= 1 and len(said) <= 1 and not isinstance(one, Prediction) and (sequence is None or (lengths and sequence.time_gap is None)):
+        as_event = recorder.as_event and self.real is None and ambient.SPAN_KEY in self.parent_context
+        is_single = len(lengths) <= 1 and len(said) <= 1 and summary is None and not isinstance(one, Prediction)
+        if is_single and (sequence is None or (lengths and sequence.time_gap is None)):
             finish = finish_as_event if as_event else finish_single
             length = lengths[0] if lengths else None
             source, padded = (sequence.source, sequence.padded_steps) if sequence is not None else (None, None)
-            finish(self, one, length, source, padded, origin, end)
+            finish(self, one, length, source, padded, origin, end)  # type: ignore[arg-type]
             return
         predictions = [as_prediction(each) for each in said]
-        self.recorder.finish_component(self, self.described.component, predictions, sequence, origin, end_ns=end)  # type: ignore[arg-type]
+        if as_event:
+            recorder.finish_as_events(self, component, predictions, sequence, origin, end)
+        else:
+            recorder.finish_component(self, component, predictions, sequence, origin, end_ns=end, summary=summary)
 
     # --- State ---------------------------------------------------------------------------------------------------------------
 

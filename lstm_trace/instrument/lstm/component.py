@@ -178,8 +178,8 @@ class Traced:
         found = known.arguments.get(reader, args, kwargs) if isinstance(reader, str) else reader(args, kwargs)
         return [str(each) for each in found] if isinstance(found, (list, tuple)) else None
 
-    def predictions(self, known: Known, output: Any, lengths: Sequence[int] | None) -> _Rows:
-        """Read what the component said about each sequence."""
+    def predictions(self, known: Known, output: Any, lengths: Sequence[int] | None, at_most: int | None = None) -> _Rows | prediction.Many:
+        """Read what the component said about each sequence; of a large batch only ``at_most`` rows in full, where that is given."""
         options = self.options
         if options.prediction is not None:
             said = options.prediction(output)
@@ -191,6 +191,11 @@ class Traced:
         if tensor is None or 0 in tensor.shape or not has_values(tensor):
             return ()
         kind = how if isinstance(how, str) else "logits"
+        if at_most is not None and prediction.is_large(tensor, kind, at_most):
+            if options.names is not None:
+                self.check_labels(tensor.shape[-1])
+            summary = prediction.summarise(tensor, kind, options.temperature)
+            return prediction.Many(prediction.read(tensor[:at_most], kind, options.names, options.temperature) if at_most else (), summary)
         try:
             found = prediction.read(tensor, kind, options.names, options.temperature, lengths)
         except ValueError as error:

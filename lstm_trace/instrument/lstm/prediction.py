@@ -6,16 +6,26 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from math import exp, isfinite, log
 from operator import mul
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from lstm_trace.calls import Single
-from lstm_trace.facts import Prediction
+from lstm_trace.facts import Prediction, Summary
 
 Names = Mapping[int, str]
 
 _BROKEN: Final = Single(nonfinite=True)
+_LARGE: Final = 1 << 15
+_BLOCK: Final = 1 << 16
+"""Numbers of a block: 256 KiB in float32, so that it is read from memory once."""
 _SMALL: Final = 75
 """Below this many numbers, plain Python over ``tolist()`` beats every tensor operation."""
+
+
+class Many(NamedTuple):
+    """A large batch: its first rows, and what holds for all."""
+
+    first: Sequence[Single | Prediction]
+    summary: Summary
 
 
 def read(tensor: Any, output: str, names: Names | None, temperature: float, lengths: Sequence[int] | None = None) -> Sequence[Single | Prediction]:
@@ -193,6 +203,70 @@ def rows_of(reduced: Any, names: Names | None) -> list[Single]:
         else Single(_label(names, int(index)), int(index), confidence, margin, entropy if entropy > 0.0 else 0.0)
         for index, confidence, margin, entropy, broken in reduced.tolist()
     ]
+
+
+def is_large(tensor: Any, output: str, rows: int) -> bool:
+    """Tell whether all rows are worth one pass for their confidence, and only the first ``rows`` the other numbers."""
+    return (
+        output in ("logits", "log_probs", "probs")
+        and hasattr(tensor, "detach")
+        and tensor.ndim == 2
+        and tensor.shape[0] > rows
+        and tensor.shape[1] > 1
+        and tensor.numel() > _LARGE
+    )
+
+
+def summarise(tensor: Any, output: str, temperature: float) -> Summary:
+    """Return lowest and mean confidence over all rows of a large (batch, classes) tensor.
+
+    In blocks of rows that stay in the cache, with one buffer: the largest probability is 1 / sum(exp(x - max)), so neither a softmax nor a
+    logarithm of every number is needed. In the tensor's own precision (float32 at least): within 1e-6 of double precision.
+    """
+    import torch
+
+    values = tensor.detach()
+    if values.element_size() < 4:
+        values = values.float()
+    rows, classes = values.shape
+    scale = 1.0 / temperature if output != "probs" else 1.0
+    normalised = output != "logits" and temperature == 1.0
+    block = max(1, _BLOCK // classes)
+    buffer = torch.empty(block, classes, dtype=values.dtype)
+    found = torch.empty(rows, dtype=values.dtype)
+    with torch.no_grad():
+        for first in range(0, rows, block):
+            part = values[first : first + block]
+            top = part.amax(1, keepdim=True)
+            into = found[first : first + block]
+            if normalised:
+                sums = part.sum(1) if output == "probs" else None
+                into.copy_(top[:, 0] if output == "probs" else top[:, 0].exp())
+                if sums is not None:
+                    into.add_(sums - sums)  # NaN and Inf of any number reach the row's confidence
+                else:
+                    into.masked_fill_(torch.isnan(part).any(1), math.nan)
+                continue
+            work = buffer[: len(part)]
+            # minus infinity would vanish in exp(): the plain sum keeps it
+            plain = part.sum(1)
+            if output == "probs":
+                torch.div(part, top, out=work).pow_(1.0 / temperature)
+            else:
+                torch.sub(part, top, out=work)
+                if scale != 1.0:
+                    work.mul_(scale)
+                work.exp_()
+            torch.sum(work, 1, out=into)
+            into.reciprocal_()
+            if output == "logits":
+                into.add_(plain - plain)
+        fine = torch.isfinite(found)
+        broken = not bool(fine.all())
+        kept = found[fine] if broken else found
+        if not kept.numel():
+            return Summary(None, None, broken)
+        return Summary(kept.amin().item(), kept.double().mean().item(), broken)
 
 
 def _batch_of_array(array: Any, output: str, names: Names | None, temperature: float) -> list[Single]:
