@@ -24,6 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 LINES = 1_000_000
+KINDS = ("seconds", "cpu")
 TARGETS = {
     "JSON lines of 1M spans, cold": "15 s",
     "1M: cohorts / SQL": "1.5",
@@ -84,6 +85,14 @@ def count(file: str) -> Any:
         return store.spans.count().to_pyarrow().as_py()
 
 
+def decode(file: str) -> Any:
+    """The yardstick for JSON lines: nothing but `orjson.loads` of each line, on one thread."""
+    import orjson
+
+    with open(file, "rb") as lines:
+        return sum(len(orjson.loads(line)) for line in lines)
+
+
 def convert_to(file: str) -> Any:
     from lstm_trace.store import convert, open_store
 
@@ -92,7 +101,7 @@ def convert_to(file: str) -> Any:
         return convert(store, target)
 
 
-DOES = {"sql": sql, "cohorts": cohorts, "count": count, "convert": convert_to}
+DOES = {"sql": sql, "cohorts": cohorts, "count": count, "decode": decode, "convert": convert_to}
 
 
 def loaded() -> None:
@@ -105,14 +114,15 @@ def loaded() -> None:
     ibis.duckdb.connect().disconnect()
 
 
-def timed(name: str, file: str) -> float:
-    start = time.perf_counter()
+def timed(name: str, file: str) -> tuple[float, float]:
+    """Seconds by the clock, and of processor time, of one run."""
+    start, worked = time.perf_counter(), time.process_time()
     DOES[name](file)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - worked
 
 
 def child(names: list[str], file: str, runs: int) -> dict[str, Any]:
-    """Alternate between ``names`` in a process of its own; seconds of each run, and the process's peak in MB."""
+    """Alternate between ``names`` in a process of its own; seconds and processor seconds of each run, and the process's peak in MB."""
     command = [sys.executable, __file__, "--child", ",".join(names), "--file", file, "--runs", str(runs)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))}
     answer = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
@@ -122,10 +132,13 @@ def child(names: list[str], file: str, runs: int) -> dict[str, Any]:
 def in_child(names: list[str], file: str, runs: int) -> None:
     loaded()
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    cpu: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(runs):
         for name in names:
-            seconds[name].append(timed(name, file))
-    print(json.dumps({"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+            took, worked = timed(name, file)
+            seconds[name].append(took)
+            cpu[name].append(worked)
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 
 def multiplied(source: Path, target: Path, times: int) -> None:
@@ -143,18 +156,22 @@ def multiplied(source: Path, target: Path, times: int) -> None:
     duck.execute(f"copy ({query}) to '{target}' (format parquet, compression zstd, row_group_size 131072, kv_metadata {{{kept}}})")
 
 
-def show(what: str, value: str) -> None:
-    target = TARGETS.get(what)
-    print(f"{what:42} {value:>12}{f'   target {target}' if target else ''}", flush=True)
+def show(what: str, value: str, cpu: float | None = None) -> None:
+    worked = "" if cpu is None else f"   {cpu:.2f} s of processor"
+    target = f"   target {TARGETS[what]}" if what in TARGETS else ""
+    print(f"{what:42} {value:>12}{worked}{target}", flush=True)
 
 
 def report(label: str, file: str, runs: int) -> None:
-    both = child(["cohorts", "sql"], file, runs)["seconds"]
-    ours, theirs = (statistics.median(both[name][1:] or both[name]) for name in ("cohorts", "sql"))
-    show(f"{label}: cohorts, first run", f"{both['cohorts'][0]:.2f} s")
-    show(f"{label}: cohorts, warm", f"{ours:.3f} s")
-    show(f"{label}: SQL, warm", f"{theirs:.3f} s")
-    show(f"{label}: cohorts / SQL", f"{ours / theirs:.2f}")
+    both = child(["cohorts", "sql"], file, runs)
+    seconds, cpu = (
+        {name: statistics.median(both[kind][name][1:] or both[kind][name]) for name in DOES if name in both[kind]} for kind in KINDS
+    )
+    show(f"{label}: cohorts, first run", f"{both['seconds']['cohorts'][0]:.2f} s")
+    show(f"{label}: cohorts, warm", f"{seconds['cohorts']:.3f} s", cpu["cohorts"])
+    show(f"{label}: SQL, warm", f"{seconds['sql']:.3f} s", cpu["sql"])
+    show(f"{label}: cohorts / SQL", f"{seconds['cohorts'] / seconds['sql']:.2f}")
+    show(f"{label}: cohorts / SQL, processor time", f"{cpu['cohorts'] / cpu['sql']:.2f}")
     for name in ("cohorts", "sql"):
         show(f"{label}: {name if name == 'cohorts' else 'SQL'}, peak", f"{child([name], file, 1)['peak_mb']:.0f} MB")
 
@@ -188,7 +205,9 @@ def run(folder: Path, sizes: list[int], runs: int) -> None:
         write(lines, base)
     show(f"{label}: JSON lines", f"{lines.stat().st_size / 1e6:.0f} MB")
     cold = child(["count"], str(lines), 1)
-    show(f"JSON lines of {label} spans, cold", f"{cold['seconds']['count'][0]:.1f} s")
+    decoded = child(["decode"], str(lines), 1)
+    show(f"JSON lines of {label} spans, cold", f"{cold['seconds']['count'][0]:.1f} s", cold["cpu"]["count"][0])
+    show(f"{label}: orjson.loads of the same lines", f"{decoded['seconds']['decode'][0]:.1f} s", decoded["cpu"]["decode"][0])
     show(f"JSON lines of {label} spans, peak", f"{cold['peak_mb']:.0f} MB")
     if not parquet.exists():
         converted = child(["convert"], f"{lines}:{parquet}", 1)
