@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import traceback
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -148,7 +149,7 @@ class Recorder:
         self.events_on_log = sink in ("log", "both")
         self.as_event = self.settings.span == "event" and sink != "off"
         self._constants: dict[Component, Attributes] = {}
-        self._counted: dict[tuple[str, str, str | None], None] = {}
+        self._counted: OrderedDict[tuple[str, str, str | None], None] = OrderedDict()
         meter = metrics.get_meter(c.SCOPE, meter_provider=meter_provider)
         self._duration = meter.create_histogram(c.METRIC_DURATION, "s", "Duration of a component call.")
         self._confidence = meter.create_histogram(c.METRIC_CONFIDENCE, "1", "Confidence of a prediction.")
@@ -716,7 +717,7 @@ class Recorder:
         if key in self._counted:
             return
         if len(self._counted) >= _COUNTED_EVALUATIONS:
-            self._counted.pop(next(iter(self._counted)), None)
+            self._counted.popitem(last=False)
         self._counted[key] = None
         labels = {name: attributes[name] for name in (c.COMPONENT_NAME, c.SEQUENCE_COHORT, c.RELEASE) if name in attributes}
         judged = {**labels, c.EVALUATION_NAME: evaluation.name, c.EVALUATION_STATUS: evaluation.status}

@@ -274,6 +274,22 @@ def test_the_same_judgement_delivered_twice_counts_once(traced: Traced, recorder
     assert [(point[c.EVALUATION_LABEL], value) for point, value in reader_feedback] == [("up", 1), ("down", 1)]
 
 
+def test_counting_is_bounded_and_takes_many_threads(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    monkeypatch.setattr("lstm_trace.recorder._COUNTED_EVALUATIONS", 16)
+    recorder = Recorder(Settings(), tracer_provider=traced.provider)
+    set_default_recorder(recorder)
+
+    def judge(number: int) -> str:
+        return lstm_trace.record_evaluation(f"00-{number + 1:032x}-b7ad6b7169203331-01", "quality", score=0.5)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(judge, range(2000)))) == 2000
+    assert len(traced.spans) == 2000
+    assert len(recorder._counted) <= 16 + 8
+
+
 @pytest.mark.usefixtures("recorder")
 def test_nothing_is_written_for_an_answer_that_was_sampled_out() -> None:
     memory = InMemorySpanExporter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,7 +128,7 @@ def _evaluators(names: Sequence[str], judge: str | None, embeddings: str | None)
 
 
 @contextmanager
-def _judges_traced(evaluators: Sequence[Evaluator]) -> Iterator[Callable[[Any], object]]:
+def _judges_traced(evaluators: Sequence[Evaluator]) -> Generator[Callable[[Any], object]]:
     """Trace the judges' own model calls into the provider that is given, where LangChain is here to make any."""
     from importlib.util import find_spec
 

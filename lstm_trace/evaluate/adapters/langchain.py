@@ -38,7 +38,7 @@ class LangChainEvaluator:
         self._strings = callable(getattr(evaluator, "evaluate_strings", None))
         if not self._strings and not callable(evaluator):
             raise TypeError(f"LangChainEvaluator({evaluator!r}): accepted are an object with evaluate_strings() and a callable")
-        self._evaluator = evaluator
+        self._evaluator: Any = evaluator
         own = getattr(evaluator, "evaluation_name", None) or getattr(evaluator, "__name__", None) or type(evaluator).__name__
         self.name = name or str(own)
         self.version = version
