@@ -260,6 +260,9 @@ RUN_INTERRUPTED: Final = "langgraph.interrupted"
 RUN_ABANDONED: Final = "lstm.run.abandoned"
 """bool: the run was never ended by its framework; its span was closed when it was dropped."""
 
+CUSTOM_EVENT_DATA: Final = "langchain.event.data"
+"""str: on the event of a dispatched custom event: its data, with content capture on."""
+
 # --- Events ------------------------------------------------------------------------------------------------------------
 EVENT_PREDICTION: Final = "lstm.prediction"
 """event: one a sequence of a component call."""

@@ -48,7 +48,7 @@ _ANSWER: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 """Field of an Answer: its name in OpenInference, in GenAI, and of our own, in the order of the fields."""
 
-_DOCUMENTS: Final = 20
+DOCUMENTS: Final = 20
 """More would push other attributes out of a span that holds 128."""
 
 
@@ -63,13 +63,16 @@ def span_kind(kind: Kind) -> SpanKind:
 
 
 class Vocabulary:
-    """Writes each fact under the names of OpenInference, of OpenTelemetry GenAI, or of both."""
+    """Writes each fact under the names of OpenInference, of OpenTelemetry GenAI, or of both.
+
+    ``constants`` is what stands on every span of a kind from its start; the same mapping every time.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.openinference = "openinference" in settings.conventions
         self.gen_ai = "gen_ai" in settings.conventions
-        self._constants = {kind: self._constant(kind) for kind in _VERBS}
+        self.constants = {kind: self._constant(kind) for kind in _VERBS}
         wanted = (self.openinference, self.gen_ai, True)
         self._answer = tuple(tuple(name for name, on in zip(names, wanted, strict=True) if name and on) for names in _ANSWER.values())
 
@@ -80,10 +83,6 @@ class Vocabulary:
         if self.gen_ai and kind != "chain":
             attributes[c.GEN_AI_OPERATION] = _VERBS[kind]
         return attributes
-
-    def start(self, kind: Kind) -> Mapping[str, Any]:
-        """Return what stands on every span of this kind; the same mapping every time."""
-        return self._constants[kind]
 
     def agent(self, name: str) -> Attributes:
         """Return the attributes of an agent."""
@@ -146,10 +145,10 @@ class Vocabulary:
         return attributes
 
     def documents(self, documents: Sequence[Any]) -> Attributes:
-        """Return ids and scores of retrieved documents, of the first twenty."""
+        """Return ids and scores of retrieved documents."""
         attributes: Attributes = {}
         listed: list[dict[str, Any]] = []
-        for index, document in enumerate(documents[:_DOCUMENTS]):
+        for index, document in enumerate(documents):
             found, score = document_facts(document)
             entry: dict[str, Any] = {}
             if found is not None:

@@ -11,6 +11,8 @@ import functools
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
+from opentelemetry.context import Context
+
 from lstm_trace import ambient
 from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain.handler import handler
@@ -30,7 +32,7 @@ def config_context(original: Any) -> Any:
             opened = run.opened if run is not None else None
             if run is not None and opened is not None:
                 here: Any = ambient.get().get(RUN_KEY)
-                if here is None or not here.is_or_is_below(run.run_id):
+                if here is None or (here is not run and not here.is_or_is_below(run.run_id)):
                     ambient.enter(opened.context)  # a copied contextvars.Context: nothing to detach
         except Exception as error:  # noqa: BLE001
             shield.caught(error)
@@ -51,22 +53,29 @@ class Entered:
         self._scope = scope
 
     def __enter__(self) -> None:
-        scope = self._scope
-        run = scope.run
-        opened = run.opened if run is not None else None
-        self._token = ambient.enter(ambient.get() if opened is None else opened.context)
+        self._token = ambient.enter(_context_in(self._scope))
         # Once its run has started, a scope waits for nothing any more.
-        self._mine = None if scope.taken else scopes.set(scope)
+        self._mine = None if self._scope.taken else scopes.set(self._scope)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if self._mine is not None:
             scopes.reset(self._mine)
         ambient.leave(self._token)
         if error is not None:
-            run = self._scope.run
-            if run is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
-                with shield:
-                    handler.end(run, error=error)
+            _left(self._scope, error)
+
+
+def _context_in(scope: Scope) -> Context:
+    run = scope.run
+    opened = run.opened if run is not None else None
+    here: Context = ambient.get()
+    return here if opened is None else opened.context
+
+
+def _left(scope: Scope, error: BaseException) -> None:
+    if scope.run is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
+        with shield:
+            handler.end(scope.run, error=error)
 
 
 def scoped(make_scope: MakeScope) -> Callable[[Any], Any]:
@@ -77,8 +86,17 @@ def scoped(make_scope: MakeScope) -> Callable[[Any], Any]:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             if handler.silent():
                 return original(self, *args, **kwargs)
-            with Entered(make_scope(self)):
+            # Entered, written out: a graph comes through here at every node.
+            scope = make_scope(self)
+            token, mine = ambient.enter(ambient.get()), scopes.set(scope)
+            try:
                 return original(self, *args, **kwargs)
+            except BaseException as error:
+                _left(scope, error)
+                raise
+            finally:
+                scopes.reset(mine)
+                ambient.leave(token)
 
         return call
 
@@ -136,11 +154,22 @@ def stepwise(inner: Generator[Any, Any, Any], make_scope: Callable[[], Scope]) -
     given: Any = None
     try:
         while True:
+            # Entered, written out: a graph comes through here at every step.
+            run = scope.run
+            opened = run.opened if run is not None else None
+            token = ambient.enter(ambient.get() if opened is None else opened.context)
+            mine = None if scope.taken else scopes.set(scope)
             try:
-                with Entered(scope):
-                    chunk = step(given)
+                chunk = step(given)
             except StopIteration as stop:
                 return stop.value
+            except BaseException as error:
+                _left(scope, error)
+                raise
+            finally:
+                if mine is not None:
+                    scopes.reset(mine)
+                ambient.leave(token)
             try:
                 given, step = (yield chunk), inner.send
             except GeneratorExit:

@@ -13,6 +13,7 @@ from opentelemetry.trace import Link, SpanContext
 from lstm_trace import ambient, upstream
 from lstm_trace import conventions as c
 from lstm_trace.instrument.langchain import attributes as to
+from lstm_trace.instrument.langchain.content import Content
 from lstm_trace.instrument.langchain.messages import Answer
 from lstm_trace.instrument.langchain.runs import RUN_KEY, Kind, LiveRuns, Run, Scope
 from lstm_trace.instrument.langchain.trajectory import NOWHERE, Place, Trajectory, branch_of, place_of
@@ -58,6 +59,15 @@ class Handler:
             known = self._vocabulary = to.Vocabulary(settings)
         return known
 
+    @property
+    def content(self) -> Content | None:
+        """What writes people's words, or None with content capture off."""
+        recorder = self._recorder or default_recorder()
+        if not recorder.settings.content:
+            return None
+        vocabulary = self.vocabulary
+        return Content(recorder, vocabulary.openinference, vocabulary.gen_ai)
+
     def silent(self) -> bool:
         """Tell whether nothing can record, whatever the context: no provider, or a sampler that drops everything."""
         return (self._recorder or default_recorder()).never_records()
@@ -98,7 +108,7 @@ class Handler:
         opened = recorder.open_run(
             span_name or to.span_name(kind, name),
             context,
-            self.vocabulary.start(kind),
+            self.vocabulary.constants[kind],
             details,
             all_facts,
             self._resumed(scope.thread) if resumes and scope is not None else (),
@@ -141,7 +151,7 @@ class Handler:
         parent run's context.
         """
         run: Any = here.get(RUN_KEY)
-        if parent_run_id is None or (run is not None and run.is_or_is_below(parent_run_id)):
+        if parent_run_id is None or (run is not None and (run.run_id is parent_run_id or run.is_or_is_below(parent_run_id))):
             return run, here
         above = self.live.get(parent_run_id)
         opened = above.opened if above is not None else None
@@ -207,7 +217,7 @@ class Handler:
         events: Any = () if trajectory is None else [(c.EVENT_STEP, facts, began) for facts, began in trajectory.events()]
         recorder.close_run(opened, attributes, events, error, recorder.clock() if end_ns is None else end_ns)
 
-    def end_model(self, run: Run, answer: Answer, *, error: BaseException | None = None) -> None:
+    def end_model(self, run: Run, answer: Answer, response: Any, *, error: BaseException | None = None) -> None:
         """Close a model call with its answer's facts, and count it."""
         opened = run.opened
         if opened is None or not run.recording:
@@ -216,7 +226,10 @@ class Handler:
         recorder = self._recorder or default_recorder()
         now = recorder.clock()
         first = None if run.first_chunk_ns is None else (run.first_chunk_ns - opened.start_ns) / 1e9
-        self.end(run, self.vocabulary.answer(answer, first), error=error, end_ns=now)
+        attributes = self.vocabulary.answer(answer, first)
+        if (content := self.content) is not None:
+            attributes.update(content.answered(response))
+        self.end(run, attributes, error=error, end_ns=now)
         if recorder.is_metering():
             labels = self.vocabulary.metric_labels(run.asked) if run.asked is not None else {}
             if answer.model is not None:

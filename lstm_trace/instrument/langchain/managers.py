@@ -68,7 +68,7 @@ def _begin(opener: Opener, callbacks: Any, made: Any, args: tuple[Any, ...], kwa
         return
     several = made if isinstance(made, list) else (made,)
     for manager in several:
-        if handler.live.get(manager.run_id) is not None:
+        if kwargs.get("run_id") is not None and handler.live.get(manager.run_id) is not None:
             return  # LangGraph starts one run twice where its tracers are to see less than its other handlers
         run = opener(callbacks, manager, args, kwargs, scope)
         if run is None:
@@ -118,3 +118,32 @@ def on_end_async(closer: Closer) -> Callable[[Any], Any]:
         return end
 
     return wrap
+
+
+def on_custom_event(original: Any) -> Any:
+    """Wrap ``CallbackManager.on_custom_event``."""
+
+    @functools.wraps(original)
+    def event(self: Any, *args: Any, **kwargs: Any) -> Any:
+        _event(self, args, kwargs)
+        return original(self, *args, **kwargs)
+
+    return event
+
+
+def on_custom_event_async(original: Any) -> Any:
+    """Wrap ``AsyncCallbackManager.on_custom_event``."""
+
+    @functools.wraps(original)
+    async def event(self: Any, *args: Any, **kwargs: Any) -> Any:
+        _event(self, args, kwargs)
+        return await original(self, *args, **kwargs)
+
+    return event
+
+
+def _event(callbacks: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    try:
+        starts.custom_event(callbacks, args, kwargs)
+    except Exception as error:  # noqa: BLE001
+        shield.caught(error)

@@ -60,6 +60,8 @@ def sites() -> Iterator[Site]:
     for name, opener in _STARTS.items():
         yield Site(_MANAGER, "CallbackManager", name, managers.on_start(opener))
         yield Site(_MANAGER, "AsyncCallbackManager", name, managers.on_start_async(opener))
+    yield Site(_MANAGER, "CallbackManager", "on_custom_event", managers.on_custom_event)
+    yield Site(_MANAGER, "AsyncCallbackManager", "on_custom_event", managers.on_custom_event_async)
     for kind, ends in _ENDS.items():
         for name, closer in ends.items():
             yield Site(_MANAGER, f"CallbackManagerFor{kind}", name, managers.on_end(closer))

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from lstm_trace import conventions as c
 from lstm_trace.instrument.langchain import messages
+from lstm_trace.instrument.langchain.attributes import DOCUMENTS
 from lstm_trace.instrument.langchain.handler import handler
 from lstm_trace.instrument.langchain.runs import Kind, Run, Scope
 
@@ -37,6 +38,8 @@ def chain(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope |
         details = handler.vocabulary.agent(name)
     if tags and tags[-1].startswith("graph:step:"):
         details = handler.vocabulary.node(details, metadata)
+    if (content := handler.content) is not None:
+        details = {**(details or {}), **content.input(_given(args, given, 1, "inputs"))}
     return handler.start(
         kind,
         name,
@@ -51,7 +54,7 @@ def chain(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope |
 
 
 def _resumes(args: Args, given: Given) -> bool:
-    inputs = args[1] if len(args) > 1 else given.get("inputs")
+    inputs = _given(args, given, 1, "inputs")
     return inputs is None or type(inputs).__name__ == "Command"
 
 
@@ -67,11 +70,14 @@ def completion(callbacks: Any, manager: Any, args: Args, given: Given, scope: Sc
 
 def _model(operation: str, callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
     vocabulary = handler.vocabulary
-    asked = messages.asked(operation, args[0] if args else given.get("serialized"), given, callbacks.metadata)
+    asked = messages.asked(operation, _given(args, given, 0, "serialized"), given, callbacks.metadata)
+    details = handler.vocabulary.asked(asked)
+    if (content := handler.content) is not None:
+        details.update(content.asked(args[1] if len(args) > 1 else given.get("messages") or given.get("prompts")))
     run = handler.start(
         "llm",
         asked.model,
-        details=handler.vocabulary.asked(asked),
+        details=details,
         run_id=manager.run_id,
         parent_run_id=callbacks.parent_run_id,
         tags=callbacks.tags,
@@ -87,10 +93,13 @@ def _model(operation: str, callbacks: Any, manager: Any, args: Args, given: Give
 def tool(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
     """Open the span of a tool call."""
     name = _serialized_name(args, given) or given.get("name") or "tool"
+    details = handler.vocabulary.tool(name, given.get("tool_call_id"))
+    if (content := handler.content) is not None:
+        details.update(content.tool_arguments(given.get("inputs") or _given(args, given, 1, "input_str")))
     return handler.start(
         "tool",
         name,
-        details=handler.vocabulary.tool(name, given.get("tool_call_id")),
+        details=details,
         run_id=manager.run_id,
         parent_run_id=callbacks.parent_run_id,
         tags=callbacks.tags,
@@ -101,9 +110,11 @@ def tool(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | 
 
 def retriever(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
     """Open the span of a retrieval."""
+    content = handler.content
     return handler.start(
         "retriever",
         given.get("name") or _serialized_name(args, given) or "retriever",
+        details=None if content is None else content.input(_given(args, given, 1, "query")),
         run_id=manager.run_id,
         parent_run_id=callbacks.parent_run_id,
         tags=callbacks.tags,
@@ -117,24 +128,27 @@ def retriever(callbacks: Any, manager: Any, args: Args, given: Given, scope: Sco
 
 def ended(run: Run, args: Args, given: Given) -> None:
     """Close a chain."""
-    handler.end(run)
+    content = handler.content
+    handler.end(run, None if content is None or not run.recording else content.output(_given(args, given, 0, "outputs")))
 
 
 def failed(run: Run, args: Args, given: Given) -> None:
     """Close a run that raised."""
-    handler.end(run, error=args[0] if args else given.get("error"))
+    handler.end(run, error=_given(args, given, 0, "error"))
 
 
 def answered(run: Run, args: Args, given: Given) -> None:
     """Close a model call that answered."""
     if run.opened is not None:
-        handler.end_model(run, messages.answer(args[0] if args else given.get("response")))
+        response = _given(args, given, 0, "response")
+        handler.end_model(run, messages.answer(response), response)
 
 
 def model_failed(run: Run, args: Args, given: Given) -> None:
     """Close a model call that raised; what it said until then is kept."""
     if run.opened is not None:
-        handler.end_model(run, messages.answer(given.get("response")), error=args[0] if args else given.get("error"))
+        response = given.get("response")
+        handler.end_model(run, messages.answer(response), response, error=_given(args, given, 0, "error"))
 
 
 def chunk(run: Run, args: Args, given: Given) -> None:
@@ -145,18 +159,43 @@ def chunk(run: Run, args: Args, given: Given) -> None:
 
 def tool_ended(run: Run, args: Args, given: Given) -> None:
     """Close a tool call; an error that was turned into a message for the model is still an error of the tool."""
-    output = args[0] if args else given.get("output")
-    handler.end(run, {c.ERROR_TYPE: "tool_error"} if getattr(output, "status", None) == "error" else None)
+    output = _given(args, given, 0, "output")
+    attributes: dict[str, Any] = {}
+    if getattr(output, "status", None) == "error":
+        attributes[c.ERROR_TYPE] = "tool_error"
+    if run.recording and (content := handler.content) is not None:
+        attributes.update(content.tool_result(output))
+    handler.end(run, attributes)
 
 
 def retrieved(run: Run, args: Args, given: Given) -> None:
     """Close a retrieval with the ids and scores of what it found."""
-    documents = args[0] if args else given.get("documents")
-    handler.end(run, handler.vocabulary.documents(documents or ()) if run.recording else None)
+    if not run.recording:
+        handler.end(run)
+        return
+    documents = (_given(args, given, 0, "documents") or ())[:DOCUMENTS]
+    attributes = handler.vocabulary.documents(documents)
+    if (content := handler.content) is not None:
+        attributes.update(content.documents(documents))
+    handler.end(run, attributes)
+
+
+def custom_event(callbacks: Any, args: Args, given: Given) -> None:
+    """Put a dispatched custom event on the span of the run that dispatched it."""
+    run = handler.live.get(callbacks.parent_run_id or given.get("run_id"))
+    opened = run.opened if run is not None else None
+    if opened is not None:
+        content = handler.content
+        data = None if content is None else content.event(_given(args, given, 1, "data"))
+        opened.span.add_event(str(_given(args, given, 0, "name")), data)
+
+
+def _given(args: Args, given: Given, place: int, name: str) -> Any:
+    return args[place] if len(args) > place else given.get(name)
 
 
 def _serialized_name(args: Args, given: Given) -> str | None:
-    serialized = args[0] if args else given.get("serialized")
+    serialized = _given(args, given, 0, "serialized")
     if not isinstance(serialized, dict):
         return None
     name = serialized.get("name") or (serialized.get("id") or [None])[-1]
