@@ -73,6 +73,8 @@ class Settings:
     judge: str | None = _setting(None, str, "chat model of judged evaluators: provider:model or python:pkg.mod:name")
     embeddings: str | None = _setting(None, str, "embedding model of context_relevance: provider:model or python:pkg.mod:name")
     store: str = _setting("lstm-traces", str, "folder of the local store")
+    model_spans: str = _setting("langchain", str, "who writes the span of a model call, if both would", accepted=("langchain", "provider"))
+    langchain_spans: str = _setting("ours", str, "who writes LangChain's spans beside another instrumentation", accepted=("ours", "theirs"))
     strict: bool = _setting(False, _flag, "raise our own mistakes instead of logging them; for tests")
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from opentelemetry.trace import SpanContext
 from lstm_trace import ambient
 from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain.current import Entered, astepwise, stepwise
+from lstm_trace.instrument.langchain.gathering import Gathered
 from lstm_trace.instrument.langchain.handler import handler
 from lstm_trace.instrument.langchain.runs import Kind, Run, Scope, scopes
 
@@ -64,8 +65,8 @@ def trace_chain(
     LangChain need not be installed. Raises TypeError for a target that cannot be called and ValueError for an unknown argument.
 
     ``evaluators`` (see ``lstm_trace.evaluate``, objects or names) judge the share ``evaluate_sample`` of the answers in the background,
-    after the answer was given; ``evaluate_with`` is a callable ``(args, kwargs, result) -> {"response": …, "context": …, "query": …}``. An
-    answer that is streamed is not judged, as nothing here holds it whole.
+    after the answer was given; ``evaluate_with`` is a callable ``(args, kwargs, result) -> {"response": …, "context": …, "query": …}``. A
+    streamed answer is judged once it came to its end: texts joined, messages added up, of a graph's states the last.
 
     >>> @trace_chain(name="claims", session="ticket")
     ... def answer(ticket, question):
@@ -118,6 +119,17 @@ class _Chain:
             with shield:
                 self.after(where, args, kwargs, result)
 
+    def gather(self, run: Run | None) -> Gathered | None:
+        """Return what keeps a streamed answer's chunks, where this answer is one of those to judge."""
+        where = self.where(run)
+        return Gathered(where) if where is not None and getattr(self.after, "chosen", _always)(where) else None
+
+    def judge_stream(self, gathered: Gathered | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Hand a streamed answer to the online evaluators, where it came to its end."""
+        if gathered is not None and gathered.done:
+            with shield:
+                self.judge(gathered.where, args, kwargs, gathered.whole())
+
     def open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:
         """Open the span of one call, or return None where nothing records."""
         with shield:
@@ -138,13 +150,18 @@ class _Chain:
         return None
 
 
+def _always(where: SpanContext) -> bool:
+    return True
+
+
 def _trace_function(target: Any, chain: _Chain) -> Any:
     if inspect.isasyncgenfunction(target):
 
         @functools.wraps(target)
         async def astream(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             run = chain.open(args, kwargs)
-            inner = target(*args, **kwargs)
+            gathered = chain.gather(run)
+            inner = target(*args, **kwargs) if gathered is None else gathered.akeep(target(*args, **kwargs))
             stream = inner if run is None else astepwise(inner, lambda: Scope.around(run))
             try:
                 async for chunk in stream:
@@ -152,6 +169,7 @@ def _trace_function(target: Any, chain: _Chain) -> Any:
             finally:
                 await stream.aclose()
                 _close(run)
+                chain.judge_stream(gathered, args, kwargs)
 
         return astream
     if inspect.isgeneratorfunction(target):
@@ -159,11 +177,13 @@ def _trace_function(target: Any, chain: _Chain) -> Any:
         @functools.wraps(target)
         def stream(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             run = chain.open(args, kwargs)
-            inner = target(*args, **kwargs)
+            gathered = chain.gather(run)
+            inner = target(*args, **kwargs) if gathered is None else gathered.keep(target(*args, **kwargs))
             try:
                 return (yield from (inner if run is None else stepwise(inner, Scope.around(run))))
             finally:
                 _close(run)
+                chain.judge_stream(gathered, args, kwargs)
 
         return stream
     if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(target, "__call__", None)):  # noqa: B004
@@ -312,11 +332,13 @@ def _stream(original: Any, chain: _Chain) -> Any:
     @functools.wraps(original)
     def stream(self: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         scope = _open(chain, args, kwargs)
-        inner = original(self, *args, **kwargs)
+        gathered = chain.gather(scope.adopt) if scope is not None else None
+        inner = original(self, *args, **kwargs) if gathered is None else gathered.keep(original(self, *args, **kwargs))
         try:
             return (yield from (inner if scope is None else stepwise(inner, lambda: scope)))
         finally:
             _close(scope.adopt if scope is not None else None)
+            chain.judge_stream(gathered, args, kwargs)
 
     return stream
 
@@ -325,7 +347,8 @@ def _astream(original: Any, chain: _Chain) -> Any:
     @functools.wraps(original)
     async def astream(self: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         scope = _open(chain, args, kwargs)
-        inner = original(self, *args, **kwargs)
+        gathered = chain.gather(scope.adopt) if scope is not None else None
+        inner = original(self, *args, **kwargs) if gathered is None else gathered.akeep(original(self, *args, **kwargs))
         stream = inner if scope is None else astepwise(inner, lambda: scope)
         try:
             async for chunk in stream:
@@ -333,6 +356,7 @@ def _astream(original: Any, chain: _Chain) -> Any:
         finally:
             await stream.aclose()
             _close(scope.adopt if scope is not None else None)
+            chain.judge_stream(gathered, args, kwargs)
 
     return astream
 

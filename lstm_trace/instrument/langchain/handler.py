@@ -93,7 +93,9 @@ class Handler:
         recorder = self._recorder or default_recorder()
         here = ambient.get()
         parent, context = self._parent(here, parent_run_id)
-        if (here and recorder.suppressed(here)) or (kind == "llm" and _model_is_suppressed(here, parent)):
+        if here and recorder.suppressed(here):
+            return None
+        if kind == "llm" and (recorder.settings.model_spans == "provider" or _model_is_suppressed(here, parent)):
             return None
         run = Run(kind, parent, run_id)
         place = place_of(tags) if tags else NOWHERE

@@ -10,6 +10,7 @@ from lstm_trace import ambient
 from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain import starts
 from lstm_trace.instrument.langchain.handler import handler
+from lstm_trace.instrument.langchain.others import without_others
 from lstm_trace.instrument.langchain.runs import LEASE, Run, Scope, take_scope
 
 Opener = Callable[[Any, Any, "tuple[Any, ...]", "dict[str, Any]", "Scope | None"], "Run | None"]
@@ -30,6 +31,8 @@ def on_start(opener: Opener) -> Callable[[Any], Any]:
             if handler.silent():
                 return original(self, *args, **kwargs)
             scope = take_scope()
+            if self.handlers and not _ours(self):
+                return original(self, *args, **kwargs)
             made = original(self, *args, **kwargs)
             try:
                 _begin(opener, self, made, args, kwargs, scope)
@@ -51,6 +54,8 @@ def on_start_async(opener: Opener) -> Callable[[Any], Any]:
             if handler.silent():
                 return await original(self, *args, **kwargs)
             scope = take_scope()
+            if self.handlers and not _ours(self):
+                return await original(self, *args, **kwargs)
             made = await original(self, *args, **kwargs)
             try:
                 _begin(opener, self, made, args, kwargs, scope)
@@ -61,6 +66,17 @@ def on_start_async(opener: Opener) -> Callable[[Any], Any]:
         return start
 
     return wrap
+
+
+def _ours(callbacks: Any) -> bool:
+    """Tell whether we write this run's span; where another instrumentation listens too, keep its handlers out of this run."""
+    rest = without_others(callbacks.handlers)
+    if rest is None:
+        return True
+    if handler.recorder.settings.langchain_spans == "theirs":
+        return False
+    callbacks.handlers = rest
+    return True
 
 
 def _begin(opener: Opener, callbacks: Any, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any], scope: Scope | None) -> None:
