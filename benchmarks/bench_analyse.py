@@ -33,18 +33,30 @@ TARGETS = {
     "10M: cohorts, peak": "2000 MB",
 }
 
-# What `cohorts --by cohort,release` answers, written by hand for DuckDB on the same Parquet file.
-SQL = """
+# What `cohorts --by cohort,release` answers, written by hand for DuckDB on the same Parquet file: the rows, then the late steps.
+SPANS = """
 with spans as (select * from read_parquet('{file}')),
-units as (
-    select trace_id, release, cohort, confidence, duration_s from spans
-    where component is not null and coalesce(span_kind, '') <> 'EVALUATOR'
-),
-tokens as (select trace_id, sum(input_tokens) given, sum(output_tokens) made from spans where span_kind = 'LLM' group by trace_id),
+work as (select * from spans where coalesce(span_kind, '') <> 'EVALUATOR' and target_trace_id is null),
 judged as (
-    select evaluation_name, target_trace_id trace_id, (evaluation_label in ('fail', 'down', 'escalated'))::int failed
-    from spans where evaluation_name is not null and superseded is not true
+    select evaluation_name, target_trace_id trace_id, target_span_id span_id,
+        case when evaluation_label in ('fail', 'down', 'escalated') then 1
+            when evaluation_label in ('pass', 'up') or evaluation_score >= 0.5 then 0 else 1 end failed
+    from spans where evaluation_name is not null and superseded is not true and evaluation_status = 'ok'
+)
+"""
+ROWS = (
+    SPANS
+    + """,
+own as (select trace_id, span_id, start_ns, release, cohort, confidence, duration_s from work where component is not null),
+elsewhere as (
+    select trace_id, min(span_id) span_id, min(start_ns) start_ns, min(release) release,
+        arg_min(upstream_cohort, start_ns) filter (upstream_component is not null) cohort,
+        arg_min(upstream_confidence, start_ns) filter (upstream_component is not null) confidence, null::double duration_s
+    from work where trace_id not in (select trace_id from own) group by trace_id
 ),
+units as (from own union all from elsewhere),
+first as (select trace_id, arg_min(release, start_ns) release, arg_min(cohort, start_ns) cohort from units group by trace_id),
+tokens as (select trace_id, sum(input_tokens) given, sum(output_tokens) made from work where span_kind = 'LLM' group by trace_id),
 facts as (
     select cohort, release, count(*) calls, avg(confidence) confidence_mean,
         quantile_cont(duration_s, 0.5) p50, quantile_cont(duration_s, 0.99) p99
@@ -55,19 +67,34 @@ whole as (
     from (select distinct trace_id, cohort, release from units) left join tokens using (trace_id) group by all
 ),
 counted as (
-    select cohort, release, evaluation_name, count(failed) n, sum(failed) failed, count(distinct trace_id) filter (failed = 1) failed_traces
-    from judged join (select distinct trace_id, cohort, release from units) using (trace_id) group by all
+    select coalesce(own.cohort, first.cohort) cohort, coalesce(own.release, first.release) release, evaluation_name,
+        count(*) n, sum(failed) failed, count(distinct judged.trace_id) filter (failed = 1) failed_traces
+    from judged left join own on own.trace_id = judged.trace_id and own.span_id = judged.span_id
+    left join first on first.trace_id = judged.trace_id group by all
 )
-select *, (select count(*) from spans) spans,
-    (select count(distinct trace_id) from spans where coalesce(span_kind, '') <> 'EVALUATOR') all_traces
+select release, cohort, n, failed, traces, calls, confidence_mean, p50, p99, input_tokens_mean, output_tokens_mean, failed_traces,
+    (select count(*) from spans) spans, (select count(distinct trace_id) from work) all_traces
 from facts join whole using (cohort, release) join counted using (cohort, release)
 """
+)
+STEPS = (
+    SPANS
+    + """,
+bad as (select distinct trace_id, span_id, 1 bad from judged where failed = 1),
+marked as (
+    select trace_id, step, min(release) release, max((coalesce(status = 'error', false) or bad is not null)::int) wrong
+    from work left join bad using (trace_id, span_id) where step is not null group by trace_id, step
+)
+select release, step, count(*) n, sum(wrong) failed from marked group by all order by all
+"""
+)
 
 
 def sql(file: str) -> Any:
     import duckdb
 
-    return duckdb.connect().execute(SQL.format(file=file.replace("'", "''"))).fetchall()
+    duck = duckdb.connect()
+    return [duck.execute(query.format(file=file.replace("'", "''"))).fetchall() for query in (ROWS, STEPS)]
 
 
 def cohorts(file: str) -> Any:
@@ -101,7 +128,15 @@ def convert_to(file: str) -> Any:
         return convert(store, target)
 
 
-DOES = {"sql": sql, "cohorts": cohorts, "count": count, "decode": decode, "convert": convert_to}
+def same_answer(file: str) -> bool:
+    """Whether `cohorts` and the SQL count the same: a benchmark of two different questions would say nothing."""
+    table, (rows, steps) = cohorts(file), sql(file)
+    ours = sorted((row.group["release"], row.group["cohort"], row.n, row.failed, row.traces, row.calls) for row in table.rows)
+    late = [(row.release, row.step, row.n, row.failed) for row in table.late_steps]
+    return ours == sorted(row[:6] for row in rows) and late == steps and {(table.spans, table.traces)} == {row[-2:] for row in rows}
+
+
+DOES = {"sql": sql, "cohorts": cohorts, "count": count, "decode": decode, "same_answer": same_answer, "convert": convert_to}
 
 
 def loaded() -> None:
@@ -114,11 +149,11 @@ def loaded() -> None:
     ibis.duckdb.connect().disconnect()
 
 
-def timed(name: str, file: str) -> tuple[float, float]:
-    """Seconds by the clock, and of processor time, of one run."""
+def timed(name: str, file: str) -> tuple[float, float, Any]:
+    """Seconds by the clock, and of processor time, of one run; and what it answered."""
     start, worked = time.perf_counter(), time.process_time()
-    DOES[name](file)
-    return time.perf_counter() - start, time.process_time() - worked
+    answer = DOES[name](file)
+    return time.perf_counter() - start, time.process_time() - worked, answer
 
 
 def child(names: list[str], file: str, runs: int) -> dict[str, Any]:
@@ -133,12 +168,18 @@ def in_child(names: list[str], file: str, runs: int) -> None:
     loaded()
     seconds: dict[str, list[float]] = {name: [] for name in names}
     cpu: dict[str, list[float]] = {name: [] for name in names}
+    answers: list[int | None] = []
     for _ in range(runs):
         for name in names:
-            took, worked = timed(name, file)
+            took, worked, answer = timed(name, file)
+            answers.append(answer if isinstance(answer, bool | int) else None)
             seconds[name].append(took)
             cpu[name].append(worked)
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    print(
+        json.dumps(
+            {"seconds": seconds, "cpu": cpu, "answers": answers, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        )
+    )
 
 
 def multiplied(source: Path, target: Path, times: int) -> None:
@@ -167,6 +208,7 @@ def report(label: str, file: str, runs: int) -> None:
     seconds, cpu = (
         {name: statistics.median(both[kind][name][1:] or both[kind][name]) for name in DOES if name in both[kind]} for kind in KINDS
     )
+    show(f"{label}: same answer", str(child(["same_answer"], file, 1)["answers"][0]))
     show(f"{label}: cohorts, first run", f"{both['seconds']['cohorts'][0]:.2f} s")
     show(f"{label}: cohorts, warm", f"{seconds['cohorts']:.3f} s", cpu["cohorts"])
     show(f"{label}: SQL, warm", f"{seconds['sql']:.3f} s", cpu["sql"])
