@@ -114,12 +114,12 @@ def _kept(store: Store, name: str, view: View, make: Callable[[], Any]) -> Any:
 
     A ClickHouse account that may only read cannot hold one.
     """
-    if getattr(store.connection, "name", None) != "duckdb":
-        return make()
     tables = _KEPT.setdefault(store, {})
     if (name, view) not in tables:
         made = make()
-        tables[name, view] = store.connection.create_table(f"lstm_trace_{name}_{len(tables)}", made, temp=True)
+        if getattr(store.connection, "name", None) == "duckdb":
+            made = store.connection.create_table(f"lstm_trace_{name}_{len(tables)}", made, temp=True)
+        tables[name, view] = made
     return tables[name, view]
 
 
@@ -141,16 +141,19 @@ def _judgements(store: Store, view: View) -> Any:
         judged=judged(made), failed=failed(made), copied_release=made.release, copied_cohort=made.cohort,
         copied_confidence=made.confidence, carrier_trace_id=made.trace_id, carrier_span_id=made.span_id,
     )  # fmt: skip
-    direct = calls(store, view)
     facts = [name for name in _CARRIED if name not in ("trace_id", "span_id")]
-    on_call = made.inner_join(direct, [made.target_trace_id == direct.trace_id, made.target_span_id == direct.span_id])
-    on_call = on_call.select(*made.columns, *facts, trace_id=made.target_trace_id)
-    others = made.anti_join(direct, [made.target_trace_id == direct.trace_id, made.target_span_id == direct.span_id])
-    whole = traces(store, view)
-    named = [others.target_trace_id == whole.trace_id]
-    windowed = view != View(view.edges)
-    on_trace = others.inner_join(whole, named) if windowed else others.left_join(whole, named)
-    rows = ibis.union(on_call, on_trace.select(*made.columns, *facts, trace_id=others.target_trace_id))
+    direct = calls(store, view).select(call_trace="trace_id", call_span="span_id", **{f"call_{name}": name for name in facts})
+    whole = traces(store, view).select(first_trace="trace_id", **{f"first_{name}": name for name in facts})
+    # Left joins, each table once: ClickHouse writes a table out again wherever it is named.
+    rows = made.left_join(direct, [made.target_trace_id == direct.call_trace, made.target_span_id == direct.call_span])
+    rows = rows.left_join(whole, [rows.target_trace_id == whole.first_trace])
+    own, known = (column.notnull() & (column != "") for column in (rows.call_span, rows.first_trace))
+    if view != View(view.edges):
+        rows = rows.filter(own | known)
+    rows = rows.select(
+        *made.columns,
+        trace_id=rows.target_trace_id, **{name: ibis.ifelse(own, rows[f"call_{name}"], rows[f"first_{name}"]) for name in facts},
+    )  # fmt: skip
     return rows.mutate(
         release=ibis.coalesce(rows.release, rows.copied_release),
         cohort=ibis.coalesce(rows.cohort.nullif(UNKNOWN), rows.copied_cohort, UNKNOWN),

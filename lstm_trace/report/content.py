@@ -10,6 +10,7 @@ from lstm_trace.analyse import cases
 from lstm_trace.analyse.calibration import ReliabilityBin, reliability
 from lstm_trace.analyse.cohorts import CohortTable, cohorts
 from lstm_trace.analyse.diagnose import Verdict, diagnose
+from lstm_trace.analyse.drift import Drift, drift
 from lstm_trace.analyse.labelled import MECHANISMS, NOT_AN_OUTCOME
 from lstm_trace.analyse.onetrace import Trace, read_trace
 from lstm_trace.analyse.sides import releases
@@ -36,6 +37,7 @@ class Content:
     reliability: tuple[ReliabilityBin, ...]
     gold: str | None
     worst: tuple[Trace, ...]
+    drift: Drift | None = None
 
 
 def gather(store: Store, *, baseline: str | None = None, candidate: str | None = None, outcome: str | None = None) -> Content:
@@ -68,6 +70,7 @@ def gather(store: Store, *, baseline: str | None = None, candidate: str | None =
         curve,
         gold if curve else None,
         tuple(read_trace(store, trace) for trace in worst),
+        drift(store, baseline, candidate) if baseline is not None and candidate is not None else None,
     )
 
 

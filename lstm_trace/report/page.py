@@ -13,7 +13,7 @@ from lstm_trace.errors import BadInput
 from lstm_trace.report import charts, numbers
 from lstm_trace.report.content import FINE, Content, gather
 from lstm_trace.report.printable import printable
-from lstm_trace.report.text import score_words, span_words
+from lstm_trace.report.text import estimate_words, own_words, score_words, span_words
 from lstm_trace.report.waterfall import bars
 from lstm_trace.store import Store
 
@@ -73,6 +73,7 @@ def render(content: Content, *, trace_url: str | None = None) -> str:
         content=content, figures=figures, traces=traces, link=link, made=made, between=numbers.between,
         rows=content.table.rows[:ROWS_SHOWN],
         hidden_rows=max(0, len(content.table.rows) - ROWS_SHOWN), span_words=span_words, score_words=score_words,
+        estimate_words=estimate_words, own_words=own_words,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from rich.tree import Tree
 from lstm_trace.analyse.cohorts import CohortRow, CohortTable, cohorts
 from lstm_trace.analyse.compare import Comparison
 from lstm_trace.analyse.diagnose import Verdict
-from lstm_trace.analyse.drift import Drift, Estimate
+from lstm_trace.analyse.drift import Drift, Estimate, Signal
 from lstm_trace.analyse.onetrace import Placed, Score, Trace, read_trace
 from lstm_trace.analyse.watch import Watched
 from lstm_trace.report.numbers import between, moment, number, points, seconds, share
@@ -206,12 +206,17 @@ def drift_table(drift: Drift) -> Group:
         shown.add_column(title, justify="right", no_wrap=True)
     for row in drift.signals:
         mark = Text("moved", "bold red") if row.flagged else Text("")
-        own = [seconds(value) if row.signal == "latency" else number(value, 3) for value in (row.baseline, row.candidate)]
         shown.add_row(
             row.signal, Text(printable(row.cohort, 40)), *own, f"{number(row.n[0])} / {number(row.n[1])}",
             number(row.effect, 4), number(row.null_threshold, 4), mark,
         )  # fmt: skip
     return Group(shown, Text(""), Text(estimate_words(drift.estimate), "dim"))
+
+
+def own_words(row: Signal) -> tuple[str, str]:
+    """Each side's own value of a signal: a median duration, a mean, a share."""
+    before, after = (seconds(value) if row.signal == "latency" else number(value, 3) for value in (row.baseline, row.candidate))
+    return before, after
 
 
 def estimate_words(estimate: Estimate) -> str:

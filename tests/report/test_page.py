@@ -1,0 +1,142 @@
+"""The page: one file, no script, no network, hostile strings as text, and it opens in a real browser on a desk and on a phone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from lstm_trace.errors import BadInput
+from lstm_trace.report.page import LIMIT_BYTES, write
+from lstm_trace.store import store_of
+from tests.analyse.incidents import Ids, World, rows, simulate
+
+HOSTILE = "</style><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\x1b[2J\u202e{{7*7}}"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def made(hostile=False):
+    random, ids = np.random.default_rng(13), Ids()
+    v1, v2 = simulate(World(), 500, random), simulate(replace(World(), classifier=(0.03, 0.03, 0.03, 0.1, 0.8)), 500, random)
+    found = [*rows(v1, "v1", ids), *rows(v2, HOSTILE if hostile else "v2", ids)]
+    if hostile:
+        for row in found:
+            row["name"] = HOSTILE
+            for name in ("model", "label", "branch", "cohort", "evaluation_explanation"):
+                if row.get(name):
+                    row[name] = f"{row[name]}{HOSTILE}"
+    return found
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    with store_of(made()) as store:
+        return write(store, tmp_path_factory.mktemp("page") / "report.html", trace_url="http://localhost:16686/trace/{trace_id}")
+
+
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory):
+    with store_of(made(hostile=True)) as store:
+        return write(store, tmp_path_factory.mktemp("page") / "report.html")
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    handle_startendtag = handle_starttag
+
+
+def test_the_verdict_comes_first_and_every_part_is_there(page):
+    text = page.read_text()
+    parts = [
+        "verdict",
+        "cohorts",
+        "contributions",
+        "where",
+        "notes",
+        "confidence",
+        "reliability",
+        "latency",
+        "steps",
+        "drift",
+        "traces",
+        "table",
+    ]
+    places = [text.index(f'id="{part}"') for part in parts]
+    assert places == sorted(places)
+    assert "Classifier made it worse" in text
+    assert re.search(r'href="http://localhost:16686/trace/[0-9a-f]{32}"', text)
+
+
+@pytest.mark.parametrize("which", ["page", "hostile_page"])
+def test_it_asks_for_nothing_and_runs_nothing(which, request):
+    path = request.getfixturevalue(which)
+    elements = Elements(path.read_text()).found
+    assert not {tag for tag, _ in elements} & {"script", "img", "iframe", "object", "embed", "link", "form", "foreignobject", "base"}
+    for tag, attributes in elements:
+        assert not [name for name in attributes if name.startswith("on") or name in {"src", "srcset", "action", "xlink:href"}], tag
+        assert attributes.get("href", "http://localhost:16686/").startswith("http://localhost:16686/")
+    assert path.stat().st_size < LIMIT_BYTES
+    assert "default-src 'none'" in path.read_text()
+
+
+def test_hostile_strings_are_shown_as_text(hostile_page):
+    text = hostile_page.read_text()
+    assert "&lt;script&gt;" in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "{{7*7}}" in text
+
+
+def test_one_release_and_no_evaluations_make_a_page_too(tmp_path):
+    bare = [row for row in made() if row["release"] == "v1" and not row.get("evaluation_name")]
+    with store_of(bare) as store:
+        text = write(store, tmp_path / "bare.html").read_text()
+    assert "No comparison" in text
+    assert "there is nothing to compare it with" in text
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    with store_of(made()[:10]) as store, pytest.raises(BadInput, match="cannot be written"):
+        write(store, tmp_path / "file" / "report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.real
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_real_browser_shows_it(page, hostile_page, tmp_path, width):
+    assert "<title>lstm-trace report: v1 against v2</title>" in browse(page, tmp_path, width)
+    found = browse(hostile_page, tmp_path, width)
+    assert "<title>lstm-trace report: &lt;/style&gt;" in found  # a script would have set it to `owned`
+    assert 'id="verdict"' in found
+
+
+def browse(path, tmp_path, width):
+    """The document after the browser has laid it out and run what it would run."""
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+    ]
+    command += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / f'{path.parent.name}{width}'}"]
+    command += [f"--window-size={width},1600", "--dump-dom", path.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
