@@ -207,7 +207,7 @@ def drift_table(drift: Drift) -> Group:
     for row in drift.signals:
         mark = Text("moved", "bold red") if row.flagged else Text("")
         shown.add_row(
-            row.signal, Text(printable(row.cohort, 40)), *own, f"{number(row.n[0])} / {number(row.n[1])}",
+            row.signal, Text(printable(row.cohort, 40)), *own_words(row), f"{number(row.n[0])} / {number(row.n[1])}",
             number(row.effect, 4), number(row.null_threshold, 4), mark,
         )  # fmt: skip
     return Group(shown, Text(""), Text(estimate_words(drift.estimate), "dim"))

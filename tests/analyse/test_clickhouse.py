@@ -21,14 +21,14 @@ from tests.store.otlp import write
 pytest.importorskip("chdb.session")
 pytest.importorskip("clickhouse_connect")
 
-from tests.store.test_store_clickhouse import insert, server  # noqa: E402 - needs chDB
+from tests.store.test_store_clickhouse import insert, server
 
 __all__ = ["server"]
 pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")
-def both(server, tmp_path_factory):  # noqa: F811
+def both(server, tmp_path_factory):
     requests = [json.loads(line) for line in lines(800)]
     path = write(tmp_path_factory.mktemp("here") / "spans.jsonl", *requests)
     with open_store(path) as here, open_store(insert(server, "analysed", requests)) as there:
