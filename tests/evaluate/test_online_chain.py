@@ -194,3 +194,111 @@ def test_a_wrong_argument_is_named_at_decoration(options: dict[str, Any], said: 
 def test_who_has_no_evaluators_does_not_load_their_room() -> None:
     code = "import sys, lstm_trace; lstm_trace.trace_chain(name='a')(print); sys.exit('lstm_trace.evaluate' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_stream_is_judged_whole_once_it_ended(traced: Traced) -> None:
+    noting = Noting()
+
+    @lstm_trace.trace_chain(name="claims", evaluators=[noting])
+    def answer(question: str) -> Iterator[str]:
+        yield "Two "
+        yield "years."
+
+    stream = answer("How long?")
+    assert next(stream) == "Two "
+    assert noting.given == []
+    assert list(stream) == ["years."]
+    judged(traced)
+    assert noting.given == [{"response": "Two years.", "query": "How long?"}]
+
+
+async def test_an_async_stream_is_judged_whole(traced: Traced) -> None:
+    noting = Noting()
+
+    @lstm_trace.trace_chain(name="claims", evaluators=[noting])
+    async def answer(question: str) -> Any:
+        yield "Two "
+        yield "years."
+
+    assert [chunk async for chunk in answer("How long?")] == ["Two ", "years."]
+    judged(traced)
+    assert noting.given == [{"response": "Two years.", "query": "How long?"}]
+
+
+@pytest.mark.parametrize("mode", ["stream", "astream"])
+async def test_a_streamed_runnable_is_judged_as_one_message(traced: Traced, mode: str) -> None:
+    from langchain_core.messages import AIMessageChunk
+
+    noting = Noting()
+    chain = FakeListChatModel(responses=["Two."]) | RunnableLambda(lambda message: message)
+    chain = lstm_trace.trace_chain(chain, name="claims", evaluators=[noting])
+    chunks = list(chain.stream("How long?")) if mode == "stream" else [chunk async for chunk in chain.astream("How long?")]
+    assert chunks
+    judged(traced)
+    ((material),) = noting.given
+    assert isinstance(material["response"], AIMessageChunk)
+    assert (material["response"].text, material["query"]) == ("Two.", "How long?")
+
+
+@pytest.mark.parametrize("mode", ["invoke", "stream"])
+def test_a_graph_is_judged_by_its_last_state(traced: Traced, mode: str) -> None:
+    from typing import TypedDict
+
+    from langgraph.graph import END, START, StateGraph
+
+    class Ticket(TypedDict, total=False):
+        question: str
+        answer: str
+
+    graph: Any = StateGraph(Ticket)
+    graph.add_node("respond", lambda ticket: {"answer": "Two years."})
+    graph.add_edge(START, "respond")
+    graph.add_edge("respond", END)
+    noting = Noting()
+    agent = lstm_trace.trace_chain(graph.compile(name="claims"), name="claims", evaluators=[noting])
+    asked = {"question": "How long?"}
+    found = agent.invoke(asked) if mode == "invoke" else list(agent.stream(asked, stream_mode="values"))[-1]
+    assert found["answer"] == "Two years."
+    assert background.drain(20)
+    assert noting.given == [{"response": "Two years.", "query": "How long?"}]
+
+
+def test_a_stream_that_is_broken_off_is_no_answer(traced: Traced) -> None:
+    noting = Noting()
+
+    @lstm_trace.trace_chain(name="claims", evaluators=[noting])
+    def answer() -> Iterator[str]:
+        yield "Two "
+        yield "years."
+
+    stream: Any = answer()
+    next(stream)
+    stream.close()
+    assert background.drain(20)
+    assert noting.given == []
+    assert traced.named("chain claims")
+
+
+def test_what_is_sent_and_thrown_into_a_judged_stream_reaches_it(traced: Traced) -> None:
+    heard: list[Any] = []
+
+    @lstm_trace.trace_chain(name="claims", evaluators=[Noting()])
+    def answer() -> Any:
+        heard.append((yield "one"))
+        try:
+            yield "two"
+        except KeyError as error:
+            heard.append(error)
+        yield "three"
+        return "the end"
+
+    stream = answer()
+    assert next(stream) == "one"
+    assert stream.send("hello") == "two"
+    assert stream.throw(KeyError("no")) == "three"
+    with pytest.raises(StopIteration) as stop:
+        next(stream)
+    assert stop.value.value == "the end"
+    assert heard[0] == "hello"
+    assert isinstance(heard[1], KeyError)
+    assert background.drain(20)

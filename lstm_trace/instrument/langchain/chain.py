@@ -180,7 +180,7 @@ def _trace_function(target: Any, chain: _Chain) -> Any:
             gathered = chain.gather(run)
             inner = target(*args, **kwargs) if gathered is None else gathered.keep(target(*args, **kwargs))
             try:
-                return (yield from (inner if run is None else stepwise(inner, Scope.around(run))))
+                return (yield from (inner if run is None else stepwise(inner, lambda: Scope.around(run))))
             finally:
                 _close(run)
                 chain.judge_stream(gathered, args, kwargs)
