@@ -402,12 +402,13 @@ class Recorder:
         extra: Mapping[str, Any] | None = None,
         error: BaseException | None = None,
         end_ns: int | None = None,
+        rows: Sequence[int] = (),
         summary: Summary | None = None,
     ) -> None:
         """End one component call: attributes, one event a sequence, metrics; then let later spans see its prediction.
 
         ``predictions`` and ``sequence.lengths`` run over the rows of the batch; either may be empty where it is not known. Of a large
-        batch ``predictions`` are the first rows, and ``summary`` speaks for all.
+        batch ``predictions`` are those of ``rows``, and ``summary`` speaks for all.
         """
         end = self.clock() if end_ns is None else end_ns
         constants = self.constants_of(component)
@@ -428,7 +429,7 @@ class Recorder:
             to.add_state(attributes, state)
         on_span, on_log = self.events_on_span, self.events_on_log
         step = upstream.context_facts(opened.parent_context).get(c.TRAJECTORY_STEP) if on_span or on_log else None
-        events = self._prediction_events(predictions, sequence, state, step, end) if on_span or on_log else []
+        events = self._prediction_events(predictions, sequence, state, step, end, rows) if on_span or on_log else []
         if isinstance(opened.span, LateSpan) and opened.span.real is None:
             opened.attributes.update(attributes)  # they go into the one call that starts the span
             attributes = {}
@@ -550,16 +551,23 @@ class Recorder:
         return known
 
     def _prediction_events(
-        self, predictions: Sequence[Prediction], sequence: SequenceFacts | None, state: StateFacts | None, step: int | None, now: int
+        self,
+        predictions: Sequence[Prediction],
+        sequence: SequenceFacts | None,
+        state: StateFacts | None,
+        step: int | None,
+        now: int,
+        rows: Sequence[int] = (),
     ) -> list[Event]:
         lengths: Sequence[int] = sequence.lengths if sequence is not None else ()
+        shown = predictions[: self.settings.max_events]
         return [
             Event(
                 c.EVENT_PREDICTION,
                 to.prediction_event(each, row, lengths[row] if row < len(lengths) else None, self.settings, state, step),
                 now,
             )
-            for row, each in enumerate(predictions[: self.settings.max_events])
+            for row, each in zip(rows or range(len(shown)), shown, strict=False)
         ]
 
     def log_prediction(self, attributes: Attributes, now: int, current: Context) -> None:

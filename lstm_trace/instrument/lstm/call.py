@@ -132,6 +132,7 @@ class Call(ComponentCall):
     def _done(self, output: Any, end: int, *, reduced: bool = False) -> None:
         sequence: SequenceFacts | None = None
         said: Sequence[Single | Prediction] = ()
+        rows: Sequence[int] = ()
         summary: Summary | None = None
         origin: StateFacts | None = None
         with shield:
@@ -142,10 +143,10 @@ class Call(ComponentCall):
                 said = prediction.rows_of(output, self.traced.options.names)
             elif output is not None:
                 found = self.traced.predictions(self.known, output, lengths or None, self.recorder.settings.max_events)
-                said, summary = found if isinstance(found, prediction.Many) else (found, None)
+                said, rows, summary = found if isinstance(found, prediction.Many) else (found, (), None)
         with shield:
             origin = self._origin(output, len(lengths) or len(said))
-        self._write(said, summary, sequence, origin, end)
+        self._write(said, rows, summary, sequence, origin, end)
 
     def failed(self, error: BaseException) -> None:
         """Write the span of a call that raised."""
@@ -160,6 +161,7 @@ class Call(ComponentCall):
     def _write(
         self,
         said: Sequence[Single | Prediction],
+        rows: Sequence[int],
         summary: Summary | None,
         sequence: SequenceFacts | None,
         origin: StateFacts | None,
@@ -180,7 +182,7 @@ class Call(ComponentCall):
         if as_event:
             recorder.finish_as_events(self, component, predictions, sequence, origin, end)
         else:
-            recorder.finish_component(self, component, predictions, sequence, origin, end_ns=end, summary=summary)
+            recorder.finish_component(self, component, predictions, sequence, origin, end_ns=end, rows=rows, summary=summary)
 
     # --- State ---------------------------------------------------------------------------------------------------------------
 

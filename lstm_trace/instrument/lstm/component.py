@@ -194,8 +194,9 @@ class Traced:
         if at_most is not None and prediction.is_large(tensor, kind, at_most):
             if options.names is not None:
                 self.check_labels(tensor.shape[-1])
-            summary = prediction.summarise(tensor, kind, options.temperature)
-            return prediction.Many(prediction.read(tensor[:at_most], kind, options.names, options.temperature) if at_most else (), summary)
+            summary, least = prediction.summarise(tensor, kind, options.temperature)
+            least = least[:at_most]
+            return prediction.Many(prediction.read(tensor[least], kind, options.names, options.temperature) if least else (), least, summary)
         try:
             found = prediction.read(tensor, kind, options.names, options.temperature, lengths)
         except ValueError as error:
