@@ -212,3 +212,24 @@ def test_a_run_without_any_provider_is_left_alone() -> None:
         assert "".join(str(chunk.content) for chunk in Streaming().stream("x")) == "yes"
     finally:
         instrumentor.uninstrument()
+
+
+def test_embedding_models_are_put_back_too(traced: Traced) -> None:
+    from langchain_core.embeddings import Embeddings, FakeEmbeddings
+
+    before = dict(vars(Embeddings)), dict(vars(FakeEmbeddings))
+    instrumentor = LangChainInstrumentor()
+    instrumentor.instrument(tracer_provider=traced.provider)
+
+    class Mine(Embeddings):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return [self.embed_query(text) for text in texts]
+
+        def embed_query(self, text: str) -> list[float]:
+            return [1.0]
+
+    assert Mine().embed_documents(["x", "y"]) == [[1.0], [1.0]]
+    instrumentor.uninstrument()
+    assert (dict(vars(Embeddings)), dict(vars(FakeEmbeddings))) == before
+    Mine().embed_query("x")
+    assert [span.name for span in traced.spans] == ["embeddings Mine"]

@@ -126,6 +126,15 @@ class Vocabulary:
             attributes[c.GEN_AI_TIME_TO_FIRST_CHUNK] = seconds_to_first_chunk
         return attributes
 
+    def embedding(self, model: str) -> Attributes:
+        """Return the attributes of an embedding call."""
+        attributes: Attributes = {}
+        if self.openinference:
+            attributes[c.OI_EMBEDDING_MODEL] = model
+        if self.gen_ai:
+            attributes[c.GEN_AI_REQUEST_MODEL] = model
+        return attributes
+
     def metric_labels(self, asked: Asked) -> Attributes:
         """Return the labels of a model call's metrics."""
         labels: Attributes = {c.GEN_AI_OPERATION: asked.operation, c.GEN_AI_REQUEST_MODEL: asked.model}

@@ -8,12 +8,14 @@ from typing import Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
+from lstm_trace.instrument.langchain.embeddings import EmbeddingPatches
 from lstm_trace.instrument.langchain.handler import handler
 from lstm_trace.instrument.langchain.patches import Patches
 from lstm_trace.instrument.langchain.sites import sites
 from lstm_trace.instrument.processor import put_in_force
 
 _patches = Patches(sites())
+_embeddings = EmbeddingPatches()
 
 
 class LangChainInstrumentor(BaseInstrumentor):
@@ -35,9 +37,11 @@ class LangChainInstrumentor(BaseInstrumentor):
         handler.use(put_in_force(**kwargs))
         handler.silenced = False
         _patches.apply()
+        _embeddings.apply()
 
     def _uninstrument(self, **kwargs: Any) -> None:
         _patches.restore()
+        _embeddings.restore()
         handler.use(None)
         handler.silenced = True
         handler.forget()
