@@ -66,6 +66,8 @@ def checked(out: Path, sessions: int | None, endpoint: str | None, model: str | 
         raise BadInput(f"--out {out}: is a file; accepted is a folder, new or from an earlier demo")
     if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
         raise BadInput(f"--out {out}: holds files that are not the demo's; accepted is a folder, new, empty or from an earlier demo")
+    if (out / "store").is_file():
+        raise BadInput(f"--out {out}: its store is a file; accepted is a folder, new, empty or from an earlier demo")
     if endpoint is not None:
         from lstm_trace.export.endpoint import resolve
 

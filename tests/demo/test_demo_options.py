@@ -69,6 +69,13 @@ def test_a_folder_with_someone_elses_files_is_left_alone(tmp_path, monkeypatch, 
     assert (tmp_path / "store" / "mine.jsonl").read_text() == "{}"
 
 
+def test_a_store_that_is_a_file_stays_as_it_was(tmp_path, monkeypatch, capsys):
+    prepare(Options(tmp_path / "out", 5))
+    (tmp_path / "out" / "store").write_text("mine")
+    assert "its store is a file" in refused(monkeypatch, capsys, "--out", str(tmp_path / "out"))
+    assert (tmp_path / "out" / "store").read_text() == "mine"
+
+
 def test_an_earlier_demos_store_goes_and_other_files_stay(tmp_path):
     options = Options(tmp_path / "out", 5)
     prepare(options)
