@@ -159,13 +159,14 @@ def deploy(release: str, keep: int, options: Options, endpoint: str | None, prog
         except BaseException:
             process.terminate()
             raise
+    said = log.read_text(errors="replace").strip().splitlines()
     if failed or process.returncode:
-        last = (log.read_text(errors="replace").strip().splitlines() or [f"status {process.returncode}"])[-1]
-        raise BadInput(failed or f"release {release} stopped: {last} (its log is {log})")
-    if log.stat().st_size == 0:
-        log.unlink()
+        raise BadInput(failed or f"release {release} stopped: {said[-1] if said else process.returncode} (its log is {log})")
+    if said:
+        more = f" (and {len(said) - 1} lines more: {log})" if len(said) > 1 else ""
+        progress.console.print(f"{release}: {said[0]}{more}", markup=False, highlight=False, soft_wrap=True)
     else:
-        progress.console.print(f"{release} logged {len(log.read_text(errors='replace').splitlines())} lines: {log}")
+        log.unlink()
 
 
 def environment(environ: Mapping[str, str], endpoint: str | None) -> dict[str, str]:
