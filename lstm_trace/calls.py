@@ -153,7 +153,8 @@ def finish_single(
     where = recorder.source()
     current = call.parent_context
     parent = call.parent
-    attributes, event, cohort = _attributes(call, recorder, said, length, source, padded_steps, state)
+    attributes, cohort = _attributes(call, recorder, said, length, source, padded_steps, state)
+    event = _event(call, attributes) if said is not None else {}
     span = call.real
     if span is None:
         seen = live.upstream(parent)
@@ -197,8 +198,9 @@ def finish_as_event(
 ) -> None:
     """End the call of one sequence as an event on the span that was current around it (``LSTM_TRACE_SPAN=event``)."""
     recorder = call.recorder
-    attributes, _, cohort = _attributes(call, recorder, said, length, source, padded_steps, state)
+    attributes, cohort = _attributes(call, recorder, said, length, source, padded_steps, state)
     del attributes[OI_KIND]
+    attributes[BATCH_INDEX] = 0
     span: Span = call.parent_context[ambient.SPAN_KEY]  # type: ignore[assignment]
     recorder.source().lane.note(span, EVENT_PREDICTION, attributes, end_ns)
     if said is not None:
@@ -216,47 +218,67 @@ def _attributes(
     source: str | None,
     padded_steps: int | None,
     state: StateFacts | None,
-) -> tuple[Attributes, Attributes, str | None]:
-    """Return the span's attributes, the event's, and the cohort."""
+) -> tuple[Attributes, str | None]:
+    """Return the call's attributes and its cohort."""
     attributes = call.described.constants(recorder)
-    event: Attributes = {BATCH_INDEX: 0}
     if length is not None or said is not None:
         attributes[BATCH_SIZE] = 1
     if call.attributes:
         attributes.update(call.attributes)
-        event[BATCH_INDEX] = attributes.get(BATCH_INDEX, 0)
         call.attributes = {}
     cohort = None
     if length is not None:
         cohort = recorder.cohort(length)
-        attributes[SEQUENCE_LENGTH] = event[SEQUENCE_LENGTH] = length
-        attributes[SEQUENCE_COHORT] = event[SEQUENCE_COHORT] = cohort
+        attributes[SEQUENCE_LENGTH] = length
+        attributes[SEQUENCE_COHORT] = cohort
         attributes[SEQUENCE_LENGTH_SOURCE] = source
         if padded_steps:
             attributes[SEQUENCE_PADDING_RATIO] = 1.0 - length / padded_steps
     if said is not None:
         label, index, confidence, margin, entropy, nonfinite = said
         if label is not None:
-            attributes[PREDICTION_LABEL] = event[PREDICTION_LABEL] = label
+            attributes[PREDICTION_LABEL] = label
         if index is not None:
-            attributes[PREDICTION_INDEX] = event[PREDICTION_INDEX] = index
+            attributes[PREDICTION_INDEX] = index
         if nonfinite:
-            attributes[PREDICTION_NONFINITE] = event[PREDICTION_NONFINITE] = True
+            attributes[PREDICTION_NONFINITE] = True
         elif confidence is not None:
-            attributes[PREDICTION_CONFIDENCE] = event[PREDICTION_CONFIDENCE] = confidence
+            attributes[PREDICTION_CONFIDENCE] = confidence
             if margin is not None:
-                attributes[PREDICTION_MARGIN] = event[PREDICTION_MARGIN] = margin
+                attributes[PREDICTION_MARGIN] = margin
             if entropy is not None:
-                attributes[PREDICTION_ENTROPY] = event[PREDICTION_ENTROPY] = entropy
+                attributes[PREDICTION_ENTROPY] = entropy
     if state is not None:
-        attributes[STATE_ORIGIN] = event[STATE_ORIGIN] = state.origin
+        attributes[STATE_ORIGIN] = state.origin
         if state.steps is not None:
             attributes[STATE_STEPS] = state.steps
+    return attributes, cohort
+
+
+def _event(call: ComponentCall, attributes: Attributes) -> Attributes:
+    """Return the attributes of the ``lstm.prediction`` event of one sequence: those of its span that speak of the sequence."""
+    event: Attributes = {BATCH_INDEX: attributes.get(BATCH_INDEX, 0)}
+    for name in _OF_A_SEQUENCE:
+        if name in attributes:
+            event[name] = attributes[name]
     if FACTS_KEY in call.parent_context:
         facts: Any = call.parent_context[FACTS_KEY]
         if TRAJECTORY_STEP in facts:
             event[TRAJECTORY_STEP] = facts[TRAJECTORY_STEP]
-    return attributes, event, cohort
+    return event
+
+
+_OF_A_SEQUENCE: Final = (
+    SEQUENCE_LENGTH,
+    SEQUENCE_COHORT,
+    PREDICTION_LABEL,
+    PREDICTION_INDEX,
+    PREDICTION_NONFINITE,
+    PREDICTION_CONFIDENCE,
+    PREDICTION_MARGIN,
+    PREDICTION_ENTROPY,
+    STATE_ORIGIN,
+)
 
 
 def _metrics(

@@ -152,6 +152,8 @@ class Recorder:
         self._counted: OrderedDict[tuple[str, str, str | None], None] = OrderedDict()
         meter = metrics.get_meter(c.SCOPE, meter_provider=meter_provider)
         self._duration = meter.create_histogram(c.METRIC_DURATION, "s", "Duration of a component call.")
+        self._waits_for_meters = hasattr(self._duration, "_real_instrument")
+        self._meters = not isinstance(self._duration, metrics.NoOpHistogram)
         self._confidence = meter.create_histogram(c.METRIC_CONFIDENCE, "1", "Confidence of a prediction.")
         self._length = meter.create_histogram(c.METRIC_LENGTH, "{step}", "True length of a sequence.")
         self._evaluations = meter.create_counter(c.METRIC_EVALUATIONS, "{result}", "Evaluations.")
@@ -614,8 +616,13 @@ class Recorder:
 
     def is_metering(self) -> bool:
         """Tell whether anything records our metrics; the API's stand-in for a provider that is not there yet does not."""
-        real = getattr(self._duration, "_real_instrument", self._duration)
-        return real is not None and not isinstance(real, metrics.NoOpHistogram)
+        if self._waits_for_meters:
+            real = self._duration._real_instrument  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+            if real is None:
+                return False
+            self._waits_for_meters = False
+            self._meters = not isinstance(real, metrics.NoOpHistogram)
+        return self._meters
 
     def count_reset(self, component: str) -> None:
         """Count a reset of a component's state."""

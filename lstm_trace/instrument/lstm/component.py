@@ -241,19 +241,19 @@ def is_apart() -> bool:
     """Tell whether this call is no inference: torch records the code instead of running it (``jit.trace``, ``export``, a graph capture), or runs it a
     second time during backward for activation checkpointing.
     """
-    global _exporting, _tracing_state, _graph_task
+    global _compiler, _tracing_state, _graph_task
     if _graph_task is None:
         torch: Any = sys.modules.get("torch")
         if torch is None:
             return False
-        _exporting, _tracing_state = torch.compiler.is_exporting, torch._C._get_tracing_state
+        _compiler, _tracing_state = torch.compiler, torch._C._get_tracing_state
         _graph_task = torch._C._current_graph_task_id
-    return _graph_task() != -1 or _tracing_state() is not None or _exporting()
+    return _graph_task() != -1 or _tracing_state() is not None or getattr(_compiler, "_is_exporting_flag", False)
 
 
 _BAGGAGE_KEY: Any = getattr(baggage, "_BAGGAGE_KEY", None)
 _langchain: Any = None
-_exporting: Any = None
+_compiler: Any = None
 _tracing_state: Any = None
 _graph_task: Any = None
 

@@ -96,6 +96,7 @@ def _watched(cls: Any, *, cell: bool) -> Any:
 
     owner: Any = torch.nn.Module
     current = ambient.get
+    callback = torch._C._dynamo.eval_frame.get_eval_frame_callback
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         if is_dynamo_compiling():
@@ -105,13 +106,17 @@ def _watched(cls: Any, *, cell: bool) -> Any:
             if auto is None or cell:
                 return owner.__call__(self, *args, **kwargs)
             return auto(self, watched, args, kwargs)
-        return watched(self, call.layers, args, kwargs)
+        if callback() is not None:
+            return watched(self, call.layers, args, kwargs)
+        seen = _before(call.layers, self, args, kwargs, cell)
+        output = owner.__call__(self, *args, **kwargs)
+        if seen is not None:
+            seen.out = output if cell else output[1]
+        return output
 
     def watched(self: Any, layers: list[LayerCall], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if dynamo.callback() is not None:
-            seen = dynamo.apart(_before, layers, self, args, kwargs, cell)
-        else:
-            seen = _before(layers, self, args, kwargs, cell)
+        """Do the same where Dynamo has to be kept out, or for a call that a layer has to itself."""
+        seen = dynamo.apart(_before, layers, self, args, kwargs, cell)
         output = owner.__call__(self, *args, **kwargs)
         if seen is not None:
             seen.out = output if cell else output[1]
