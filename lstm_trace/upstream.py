@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry import baggage, trace
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Attributes = dict[str, Any]
 
 FACTS_KEY: Final = create_key("lstm_trace.facts")
+_orders: Final = count(1)
 _OPEN_LIMIT: Final = 65_536
 _RECENT_LIMIT: Final = 8_192
 
@@ -47,7 +48,7 @@ class Upstream:
     keeping what it is made of.
     """
 
-    __slots__ = ("_attributes", "_prediction", "session_id", "span_context")
+    __slots__ = ("_attributes", "_prediction", "order", "session_id", "span_context")
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Upstream:
         self._attributes = attributes
         self.span_context = span_context
         self.session_id = session_id
+        self.order = 0
 
     @property
     def prediction(self) -> Prediction:
@@ -82,9 +84,12 @@ class Upstream:
 
 
 class Node:
-    """One open span. ``span`` is None where it is not recorded by an SDK that we can write to."""
+    """One open span. ``span`` is None where it is not recorded by an SDK that we can write to.
 
-    __slots__ = ("group", "group_upstream", "inherited", "latest", "parent", "span", "span_context")
+    ``latest`` is the latest prediction anywhere below it, ``settled`` the latest one that was not made inside a span that is open still.
+    """
+
+    __slots__ = ("group", "group_upstream", "inherited", "latest", "parent", "settled", "span", "span_context")
 
     def __init__(self, span_context: SpanContext, parent: Node | None, inherited: Upstream | None, span: trace.Span | None) -> None:
         self.span_context = span_context
@@ -92,8 +97,13 @@ class Node:
         self.inherited = inherited
         self.span = span
         self.latest: Upstream | None = None
+        self.settled: Upstream | None = None
         self.group: object = None
         self.group_upstream: Upstream | None = None
+
+
+BESIDE: Final = object()
+"""The group of a span of which nobody says what it follows: a sibling that is still open runs beside it, and what it predicted is its own."""
 
 
 class LiveSpans:
@@ -146,6 +156,10 @@ class LiveSpans:
         node = self._nodes.pop(span_context.span_id, None)
         if node is not None and self._roots.get(span_context.trace_id) is node:
             del self._roots[span_context.trace_id]
+        if node is not None and node.settled is not None and node.parent is not None:
+            above = node.parent
+            if above.settled is None or above.settled.order < node.settled.order:
+                above.settled = node.settled
 
     def upstream(self, parent: SpanContext, *, group: object = None) -> Upstream | None:
         """Return what stands upstream of a span that starts now below ``parent``."""
@@ -154,6 +168,9 @@ class LiveSpans:
     def publish(self, upstream: Upstream, below: SpanContext) -> None:
         """Note a prediction made by a span whose parent is ``below`` on every open ancestor."""
         node = self._nodes.get(below.span_id)
+        if node is not None:
+            upstream.order = next(_orders)
+            node.settled = upstream
         while node is not None:
             node.latest = upstream
             node = node.parent
@@ -211,6 +228,8 @@ def visible(parent: Node | None, group: object) -> Upstream | None:
     """Return what stands upstream of a span that starts now below ``parent``, beside those of the same ``group``."""
     if parent is None:
         return None
+    if group is BESIDE:
+        return parent.settled or parent.inherited
     now = parent.latest or parent.inherited
     if group is None:
         return now

@@ -306,3 +306,20 @@ def test_the_tool_of_an_agent_stands_below_its_node(langchain: Traced) -> None:
 
     assert max((span for span in langchain.spans if span.name.startswith("chat")), key=lambda span: span.start_time or 0).links
 
+
+
+async def test_a_sibling_that_is_open_still_keeps_its_prediction_to_itself(langchain: Traced) -> None:
+    tracer = langchain.provider.get_tracer("mine")
+    model = Scripted(seconds=0.01)
+
+    async def helper(label: str) -> None:
+        await (RunnableLambda(classify).with_config(run_name=f"first {label}") | model).ainvoke(label)
+
+    with tracer.start_as_current_span("request"):
+        await asyncio.gather(*(helper(f"{number}") for number in range(4)))
+        assert_own_predictions(langchain, 4)
+        for span in langchain.spans:
+            if span.name.startswith(("chain first", "chain RunnableSequence")):
+                assert not attributes(span, "lstm.upstream"), span.name
+        Scripted(model="after").invoke("x")
+    assert attributes(langchain.named("chat after"))["lstm.upstream.label"] == "3"

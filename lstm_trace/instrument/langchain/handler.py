@@ -115,7 +115,7 @@ class Handler:
             all_facts,
             self._resumed(scope.thread) if resumes and scope is not None else (),
             to.span_kind(kind),
-            place.key if place.parallel else scope.group if scope is not None else None,
+            place.key if place.parallel else upstream.BESIDE if place.key is None else None,
         )
         if opened is None:
             if run.step_of is not None:

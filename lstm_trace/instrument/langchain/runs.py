@@ -183,20 +183,19 @@ class Scope:
     """One call of a framework function inside which a run will start. It learns that run, whose context is current until the call returns.
 
     ``graph`` and ``agent`` say what the run is, ``thread`` is its conversation. ``adopt`` is a run that is open already and that the
-    framework's own run is to become instead of a second span. ``group`` marks runs that stand side by side. With ``tries`` several
+    framework's own run is to become instead of a second span. With ``tries`` several
     runs may start, each of which tries one thing after another below itself; the scope is never taken.
     """
 
-    __slots__ = ("adopt", "agent", "graph", "group", "run", "taken", "thread", "tries")
+    __slots__ = ("adopt", "agent", "graph", "run", "taken", "thread", "tries")
 
     def __init__(
-        self, *, graph: bool = False, agent: bool = False, adopt: Run | None = None, group: object = None, tries: bool = False
+        self, *, graph: bool = False, agent: bool = False, adopt: Run | None = None, tries: bool = False
     ) -> None:
         self.tries = tries
         self.graph = graph
         self.agent = agent
         self.adopt = adopt
-        self.group = group
         self.thread: str | None = None
         self.run: Run | None = None
         self.taken = False
