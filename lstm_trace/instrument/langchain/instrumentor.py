@@ -8,6 +8,7 @@ from typing import Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
+from lstm_trace.instrument import baggage
 from lstm_trace.instrument.langchain.embeddings import EmbeddingPatches
 from lstm_trace.instrument.langchain.handler import handler
 from lstm_trace.instrument.langchain.patches import Patches
@@ -34,7 +35,10 @@ class LangChainInstrumentor(BaseInstrumentor):
         return len(handler.live)
 
     def _instrument(self, **kwargs: Any) -> None:
-        handler.use(put_in_force(**kwargs))
+        recorder = put_in_force(**kwargs)
+        handler.use(recorder)
+        if recorder.settings.baggage:
+            baggage.install()
         handler.silenced = False
         _patches.apply()
         _embeddings.apply()
@@ -42,6 +46,7 @@ class LangChainInstrumentor(BaseInstrumentor):
     def _uninstrument(self, **kwargs: Any) -> None:
         _patches.restore()
         _embeddings.restore()
+        baggage.uninstall()
         handler.use(None)
         handler.silenced = True
         handler.forget()

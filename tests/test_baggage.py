@@ -1,0 +1,66 @@
+"""The upstream prediction crosses a process boundary as W3C baggage, where that is switched on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry import baggage, context, propagate
+
+import lstm_trace
+from lstm_trace import LangChainInstrumentor, Settings
+from lstm_trace.instrument.baggage import UpstreamBaggage, install, uninstall
+from lstm_trace.recorder import Recorder, set_default_recorder
+from tests.tracing import Traced
+
+
+@pytest.fixture
+def sender(traced: Traced) -> Iterator[dict[str, str]]:
+    """The headers of a request made after a prediction, from an application with baggage of its own."""
+    set_default_recorder(Recorder(Settings(strict=True, baggage=True), tracer_provider=traced.provider))
+    carrier: dict[str, str] = {}
+    install()
+    install()
+    token = context.attach(baggage.set_baggage("tenant", "acme"))
+    try:
+        with traced.provider.get_tracer("sender").start_as_current_span("request"):
+            lstm_trace.record_prediction("intent", label="réfund, all", confidence=0.5, sequence_length=30)
+            propagate.inject(carrier)
+    finally:
+        context.detach(token)
+        uninstall()
+    yield carrier
+
+
+def test_the_other_process_sees_the_prediction_and_the_applications_own_baggage(traced: Traced, sender: dict[str, str]) -> None:
+    assert set(sender) == {"traceparent", "baggage"}
+    received = propagate.extract(sender)
+    assert baggage.get_baggage("tenant", received) == "acme"
+    token = context.attach(received)
+    try:
+        lstm_trace.trace_chain(lambda: None, name="other process")()
+        seen = lstm_trace.upstream_prediction()
+    finally:
+        context.detach(token)
+    there = traced.named("chain other process").attributes or {}
+    assert (there["lstm.upstream.label"], there["lstm.upstream.confidence"], there["lstm.upstream.cohort"]) == ("réfund, all", 0.5, "21+")
+    assert seen is not None
+    assert seen.length == 30
+    handed_on: dict[str, str] = {}
+    UpstreamBaggage().inject(handed_on, received)
+    assert "lstm.upstream.label" in handed_on["baggage"]
+
+
+def test_nothing_is_sent_where_nothing_was_predicted_or_it_is_off(traced: Traced) -> None:
+    carrier: dict[str, str] = {}
+    UpstreamBaggage().inject(carrier)
+    assert carrier == {}
+    before = propagate.get_global_textmap()
+    instrumentor = LangChainInstrumentor()
+    instrumentor.instrument(tracer_provider=traced.provider, settings=Settings())
+    assert propagate.get_global_textmap() is before
+    instrumentor.uninstrument()
+    instrumentor.instrument(tracer_provider=traced.provider, settings=Settings(baggage=True))
+    assert propagate.get_global_textmap() is not before
+    instrumentor.uninstrument()
+    assert propagate.get_global_textmap() is before
