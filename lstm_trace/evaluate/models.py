@@ -85,7 +85,10 @@ def python_object(name: str, what: str) -> Any:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadInput(f"{what} {name!r}: {error}; accepted is python:pkg.mod:name of a model, or of what makes one") from None
-    return found() if callable(found) and _makes(found) else found
+    try:
+        return found() if callable(found) and _makes(found) else found
+    except (TypeError, ImportError) as error:
+        raise BadInput(f"{what} {name!r}: {error}") from None
 
 
 def _makes(found: Any) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from lstm_trace.errors import BadInput
 from lstm_trace.evaluate.models import python_object
-from lstm_trace.evaluate.result import Evaluator
+from lstm_trace.evaluate.result import Evaluator, Subject
 
 GROUP: Final = "lstm_trace.evaluators"
 
@@ -48,11 +48,17 @@ def evaluator_named(name: str, **options: Any) -> Evaluator:
     except (ImportError, AttributeError) as error:
         raise BadInput(f"evaluator {name!r} ({known[name].value}): {error}") from None
     taken = {key: value for key, value in options.items() if value is not None and key in getattr(found, "__dataclass_fields__", ())}
-    return _checked(found(**taken) if isinstance(found, type) else found, name)
+    try:
+        return _checked(found(**taken) if isinstance(found, type) else found, name)
+    except (TypeError, ImportError) as error:
+        raise BadInput(f"evaluator {name!r} ({known[name].value}): {error}") from None
 
 
 def _checked(found: Any, name: str) -> Evaluator:
     if not callable(getattr(found, "evaluate", None)) or not isinstance(getattr(found, "name", None), str):
         raise BadInput(f"evaluator {name!r}: {type(found).__qualname__} has no name or no evaluate(); see lstm_trace.evaluate.Evaluator")
+    subject = getattr(found, "subject", "answer")
+    if subject not in get_args(Subject):
+        raise BadInput(f"evaluator {name!r}: its subject is {subject!r}; accepted are {', '.join(get_args(Subject))}")
     evaluator: Evaluator = found
     return evaluator
