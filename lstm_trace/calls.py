@@ -164,7 +164,7 @@ def finish_single(
             attributes = {**upstream.inherited(current, seen), **attributes}
         elif seen is not None:
             attributes.update(seen.attributes)
-        span = where.tracer.start_span(call.described.span_name, current, SpanKind.INTERNAL, None, call.links, call.start_ns, False)
+        span = where.lane.start(call.described.span_name, current, parent, call.links, call.start_ns)
         where.lane.put(span, attributes)
     else:
         span.set_attributes(attributes)

@@ -1,0 +1,74 @@
+"""The recorder's short way to the SDK makes the spans that the public way makes, and steps aside where it is not sure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from opentelemetry import context, trace
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
+
+from lstm_trace import trace_lstm
+from lstm_trace.lane import Lane
+from lstm_trace.recorder import Recorder, set_default_recorder
+from lstm_trace.settings import Settings
+from tests.lstm.models import Padded
+from tests.tracing import CountedIds
+
+IDS = torch.tensor([[1, 2, 3, 0]])
+
+
+def spans_of(limits: SpanLimits | None, monkeypatch: pytest.MonkeyPatch, *, short: bool, parent: SpanContext | None) -> list[Any]:
+    memory = InMemorySpanExporter()
+    provider = TracerProvider(id_generator=CountedIds(), span_limits=limits, shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    ticks = iter(range(1_700_000_000_000_000_000, 1_800_000_000_000_000_000, 1_000_000))
+    if not short:
+        monkeypatch.setattr(Lane, "_prepare", lambda self, limits: None)
+    set_default_recorder(Recorder(Settings(strict=True), tracer_provider=provider, clock=lambda: next(ticks)))
+    torch.manual_seed(0)
+    model = trace_lstm(Padded(), name="it", labels=["a", "b", "c"])
+    token = context.attach(trace.set_span_in_context(NonRecordingSpan(parent)) if parent is not None else context.Context())
+    for _ in range(6):
+        model(IDS)
+    context.detach(token)
+    return [json.loads(span.to_json()) for span in memory.get_finished_spans()]
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        None,
+        SpanContext(0xABC, 0xDEF, True, TraceFlags(1), TraceState([("vendor", "x")])),
+        SpanContext(0xABC, 0xDEF, False, TraceFlags(3)),
+    ],
+)
+def test_the_same_spans(monkeypatch: pytest.MonkeyPatch, parent: SpanContext | None) -> None:
+    short = spans_of(None, monkeypatch, short=True, parent=parent)
+    assert short == spans_of(None, monkeypatch, short=False, parent=parent)
+    assert len(short) == 6
+
+
+@pytest.mark.parametrize(
+    "limits", [SpanLimits(max_span_attributes=5), SpanLimits(max_event_attributes=2), SpanLimits(max_attribute_length=3)]
+)
+def test_the_users_limits_hold(monkeypatch: pytest.MonkeyPatch, limits: SpanLimits) -> None:
+    assert spans_of(limits, monkeypatch, short=True, parent=None) == spans_of(limits, monkeypatch, short=False, parent=None)
+
+
+def test_an_event_is_as_immutable_as_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    set_default_recorder(Recorder(Settings(strict=True), tracer_provider=provider))
+    trace_lstm(Padded(), name="it")(IDS)
+    (span,) = memory.get_finished_spans()
+    with pytest.raises(TypeError):
+        span.events[0].attributes["x"] = 1
+    with pytest.raises(TypeError):
+        span.attributes["x"] = 1
