@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lstm_trace.demo.judging import OUTCOME
@@ -43,12 +46,21 @@ def show(options: Options, console: Console) -> None:
     places = (
         ("report", f"{options.report}"),
         ("spans", f"{options.store}  (OTLP JSON lines)"),
-        ("this trace", f"lstm-trace show {options.store} {trace_id}"),
-        ("the cohorts", f"lstm-trace cohorts {options.store}"),
-        ("the verdict", f"lstm-trace diagnose {options.store} --baseline {BASELINE} --candidate {CANDIDATE}"),
+        ("this trace", f"{program()} show {options.store} {trace_id}"),
+        ("the cohorts", f"{program()} cohorts {options.store}"),
+        ("the verdict", f"{program()} diagnose {options.store} --baseline {BASELINE} --candidate {CANDIDATE}"),
     )
     for what, where in places:
         console.print(Text.assemble((f"{what:<12}", "dim"), where), soft_wrap=True)
+
+
+def program() -> str:
+    """Name the command as the user can type it: after `make demo` it lies in .venv/bin, which is on nobody's PATH."""
+    called = Path(sys.argv[0])
+    if shutil.which("lstm-trace") or called.name != "lstm-trace":
+        return "lstm-trace"
+    here = Path.cwd()
+    return str(called.relative_to(here) if called.is_relative_to(here) else called)
 
 
 def clearest(store: Store, exemplars: Sequence[str]) -> str:

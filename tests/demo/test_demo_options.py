@@ -132,3 +132,22 @@ def test_nothing_is_sent_anywhere_unless_it_was_asked_for():
 
 def test_the_two_releases_differ_in_preprocessing_alone():
     assert run.KEEPS == {"v1": 20, "v2": 8}
+
+
+@pytest.mark.parametrize(
+    ("called", "on_path", "named"),
+    [
+        ("/usr/bin/lstm-trace", True, "lstm-trace"),
+        (".venv/bin/lstm-trace", False, ".venv/bin/lstm-trace"),
+        ("{here}/.venv/bin/lstm-trace", False, ".venv/bin/lstm-trace"),
+        ("/opt/tools/lstm-trace", False, "/opt/tools/lstm-trace"),
+        ("-c", False, "lstm-trace"),
+    ],
+)
+def test_the_next_commands_are_named_as_they_can_be_typed(called, on_path, named, tmp_path, monkeypatch):
+    from lstm_trace.demo import show
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [called.format(here=tmp_path)])
+    monkeypatch.setattr(show.shutil, "which", lambda name: f"/usr/bin/{name}" if on_path else None)
+    assert show.program() == named
