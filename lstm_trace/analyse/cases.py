@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from lstm_trace.analyse.dimensions import UNKNOWN, cohort_of
@@ -33,7 +33,8 @@ _CARRIED: Final = (
 )  # fmt: skip
 _TOLD: Final = ("upstream_component", "upstream_length", "upstream_cohort", "upstream_label", "upstream_confidence")
 _KEPT: Final[WeakKeyDictionary[Store, dict[tuple[str, View], Any]]] = WeakKeyDictionary()
-"""Tables that DuckDB holds already: every analysis of an open store starts from the same ones."""
+"""What is known of an open store already: every analysis of it starts from the same tables."""
+T = TypeVar("T")
 
 
 EVERYTHING: Final = View()
@@ -114,13 +115,34 @@ def _kept(store: Store, name: str, view: View, make: Callable[[], Any]) -> Any:
 
     A ClickHouse account that may only read cannot hold one.
     """
-    tables = _KEPT.setdefault(store, {})
-    if (name, view) not in tables:
+
+    def hold() -> Any:
         made = make()
-        if getattr(store.connection, "name", None) == "duckdb":
-            made = store.connection.create_table(f"lstm_trace_{name}_{len(tables)}", made, temp=True)
-        tables[name, view] = made
-    return tables[name, view]
+        if getattr(store.connection, "name", None) != "duckdb":
+            return made
+        return store.connection.create_table(f"lstm_trace_{name}_{len(_KEPT[store])}", made, temp=True)
+
+    return once(store, name, view, hold)
+
+
+def once(store: Store, name: str, view: View, make: Callable[[], T]) -> T:
+    """Make something of an open store once; a store does not change while it is open."""
+    held = _KEPT.setdefault(store, {})
+    if (name, view) not in held:
+        held[name, view] = make()
+    made: T = held[name, view]
+    return made
+
+
+def tokens(store: Store) -> Any:
+    """One row a trace that called a model: ``given`` and ``made``, the sums of its input and output tokens."""
+
+    def make() -> Any:
+        spans = working(store, "trace_id", "input_tokens", "output_tokens")
+        models = spans.filter(spans.span_kind == "LLM")
+        return models.group_by("trace_id").aggregate(given=models.input_tokens.sum(), made=models.output_tokens.sum())
+
+    return _kept(store, "tokens", EVERYTHING, make)
 
 
 def judgements(store: Store, view: View = EVERYTHING) -> Any:

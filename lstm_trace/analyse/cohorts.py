@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from lstm_trace.analyse import cases
 from lstm_trace.analyse.cases import EVERYTHING, View
-from lstm_trace.analyse.dimensions import UNKNOWN, dimension, rank
+from lstm_trace.analyse.dimensions import ALIASES, UNKNOWN, dimension, rank
 from lstm_trace.analyse.intervals import wilson
 from lstm_trace.analyse.values import fetched, plain
 from lstm_trace.errors import BadInput
@@ -91,37 +91,50 @@ def cohorts(
 ) -> CohortTable:
     """Group component calls and their evaluations by one to three dimensions.
 
-    ``by``: `cohort` `release` `time_gap` `label` `branch` `position` `component` …, or any attribute's name. A trace counts in each
-    branch that it took. Raises BadInput for an unknown dimension or an evaluation that the store does not hold.
+    ``by``: `cohort` `release` `time_gap` `label` `branch` `step` `position` `component` …, or any attribute's name. A trace counts in
+    each branch that it took, and at the last step that it reached. Raises BadInput for an unknown dimension or an evaluation that the
+    store does not hold.
     """
-    names = tuple(dict.fromkeys(by))
+    names = tuple(dict.fromkeys(ALIASES.get(name, name) for name in by))
     if not 1 <= len(names) <= 3:
         raise BadInput(f"cannot group by {','.join(by)!r}: give one to three dimensions, such as cohort,release")
     units = grouped(store, cases.units(store, view), names)
     judged = grouped(store, cases.judgements(store, view), names)
-    if evaluation is not None:
-        _known_evaluation(store, evaluation)
     facts = {_key(row, names): row for row in _facts(store, units, names)}
     signals = {(_key(row, names), row["evaluation_name"]): row for row in _counts(judged, names)}
+    if evaluation is not None and not any(name == evaluation for _, name in signals):
+        _known_evaluation(store, evaluation)
     rows: list[CohortRow] = []
-    for key in sorted({*facts, *(key for key, _ in signals)}, key=lambda key: [rank(n, v) for n, v in zip(names, key, strict=True)]):
+    keys = {*facts, *(key for key, _ in signals)}
+    for key in sorted(keys, key=lambda key: [rank(n, v) for n, v in zip(names, key, strict=True)]):
         shown = sorted(name for at, name in signals if at == key and (name == evaluation or (evaluation is None and name != ESCALATION)))
         marked = [(signals.get((key, name)) or {}).get("failed_traces", 0) for name in (ESCALATION, FEEDBACK)]
         group = dict(zip(names, key, strict=True))
         rows += [_row(group, name, signals[key, name], facts.get(key, {}), marked) for name in shown]
         if not shown and evaluation is None:
             rows.append(_row(group, None, {}, facts.get(key, {}), marked))
+    spans, traces = cases.once(store, "size", EVERYTHING, lambda: _size(store))
+    steps = cases.once(store, "late_steps", view, lambda: late_steps(store, view))
+    return CohortTable(names, traces, spans, store.skipped, tuple(rows), steps)
+
+
+def _size(store: Store) -> tuple[int, int]:
+    """Spans in the store, and traces that hold more than an evaluation."""
     work = cases.working(store, "trace_id")
-    size = store.spans.aggregate(spans=store.spans.count()).cross_join(work.aggregate(traces=work.trace_id.nunique())).to_pyarrow()
-    read = size.to_pylist()[0]
-    return CohortTable(names, read["traces"], read["spans"], store.skipped, tuple(rows), late_steps(store, view))
+    whole = store.spans.aggregate(spans=store.spans.count()).cross_join(work.aggregate(traces=work.trace_id.nunique()))
+    (row,) = fetched(whole)
+    return int(row["spans"]), int(row["traces"])
 
 
 def grouped(store: Store, table: Any, names: Iterable[str]) -> Any:
     """Add a text column ``by_{i}`` for each dimension in ``names`` to calls or judgements."""
     for index, name in enumerate(names):
         column = f"by_{index}"
-        if name == "branch":
+        if name == "step":
+            spans = cases.working(store, "trace_id", "step")
+            last = spans.group_by("trace_id").aggregate(last=spans.step.max())
+            table = _joined(table, last.mutate(**{column: last.last.cast("string")}).drop("last"))
+        elif name == "branch":
             spans = cases.working(store, "trace_id", "branch")
             taken = spans.filter(spans.branch.notnull()).select("trace_id", **{column: spans.branch}).distinct()
             table = _joined(table, taken)
@@ -163,9 +176,7 @@ def _said(store: Store, name: str, column: str) -> Any:
 
 
 def _facts(store: Store, units: Any, names: Sequence[str]) -> list[dict[str, Any]]:
-    spans = cases.working(store, "trace_id", "span_kind", "input_tokens", "output_tokens")
-    models = spans.filter(spans.span_kind == "LLM")
-    tokens = models.group_by("trace_id").aggregate(given=models.input_tokens.sum(), made=models.output_tokens.sum())
+    tokens = cases.tokens(store)
     keys = [f"by_{index}" for index in range(len(names))]
     latency = units.group_by(keys).aggregate(
         calls=units.count(),

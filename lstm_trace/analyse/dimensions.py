@@ -95,8 +95,23 @@ DIMENSIONS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "state": _text("state_origin"),
     "time_gap": _binned("time_gap", GAP_EDGES_S, "over 1 d"),
     "position": _binned("position", POSITION_EDGES, "7+"),
+    "step": lambda calls: calls.step,
 }
 """Every named dimension; any other name with a dot in it is read as an attribute of the component's span or of its trace."""
+
+
+ALIASES: Final[Mapping[str, str]] = {
+    c.SEQUENCE_COHORT: "cohort",
+    c.RELEASE: "release",
+    c.PREDICTION_LABEL: "label",
+    c.TRAJECTORY_BRANCH: "branch",
+    c.TRAJECTORY_STEP: "step",
+    c.COMPONENT_NAME: "component",
+    c.COMPONENT_VERSION: "component_version",
+    c.PREPROCESSING_VERSION: "preprocessing",
+    c.STATE_ORIGIN: "state",
+}
+"""Attributes that are a named dimension."""
 
 
 def dimension(name: str) -> Callable[[Any], Any] | None:
@@ -111,7 +126,7 @@ def dimension(name: str) -> Callable[[Any], Any] | None:
 def rank(name: str, value: str) -> tuple[float, str]:
     """Sort key of one value of the dimension ``name``."""
     order = {"time_gap": [label for _, label in GAP_EDGES_S] + ["over 1 d"], "position": [label for _, label in POSITION_EDGES] + ["7+"]}
-    if name == "cohort":
+    if name in ("cohort", "step"):
         return cohort_rank(value)
     if name in order and value in order[name]:
         return (float(order[name].index(value)), value)

@@ -61,6 +61,8 @@ def test_edges_cut_the_lengths_anew(store):
         (("label",), {"refund", "status"}),
         (("app.channel",), {"web", "phone"}),
         (("branch",), {"classify", "answer_refund", "answer_status"}),
+        (("step",), {"3"}),
+        (("agent.trajectory.step",), {"3"}),
         (("position",), {"1", "2-3", "4-6"}),
         (("time_gap",), {"unknown"}),
         (("component",), {"intent"}),
@@ -69,7 +71,7 @@ def test_edges_cut_the_lengths_anew(store):
 )
 def test_other_dimensions(store, by, expected):
     table = cohorts(store, by, evaluation="answer_quality")
-    assert {row.group[by[0]] for row in table.rows} == expected
+    assert {row.group[table.by[0]] for row in table.rows} == expected
     if by != ("branch",):
         assert sum(row.n for row in table.rows) == 500
 
@@ -87,3 +89,13 @@ def test_an_unknown_dimension_or_evaluation_is_named(store):
         cohorts(store, ("colour",))
     with pytest.raises(BadInput, match="'grounded' is not in memory; it holds 'answer_quality'"):
         cohorts(store, evaluation="grounded")
+
+
+def test_a_step_fails_by_its_spans_and_its_judgements(store):
+    steps = {(row.release, row.step): (row.n, row.failed) for row in cohorts(store).late_steps}
+    assert steps == {
+        ("v1", 1): (300, int(V1.classifier.sum())),
+        ("v1", 3): (300, 0),
+        ("v2", 1): (200, int(V2.classifier.sum())),
+        ("v2", 3): (200, 0),
+    }
