@@ -76,7 +76,7 @@ def floor_of(model: torch.nn.Module, tracer: trace.Tracer) -> Callable[[torch.Te
         weights = [math.exp(value - top) for value in row]
         total = sum(weights)
         index = row.index(top)
-        entropy = math.log(total) - sum(weight * (value - top) for weight, value in zip(weights, row)) / total
+        entropy = math.log(total) - sum(weight * (value - top) for weight, value in zip(weights, row, strict=True)) / total
         confidence = 1.0 / total
         weights[index] = 0.0
         margin = (1.0 - max(weights)) / total
@@ -299,7 +299,16 @@ def main() -> None:
     added["ours, uninstrumented"] = uninstrumented(given.rounds)
     large = large_batch(max(20, given.rounds // 10))
     if given.json:
-        print(json.dumps({"bare_us": bare, "added_us": added, "of_floor": {name: value / floor for name, value in added.items()}, "large_batch_us": large}))
+        print(
+            json.dumps(
+                {
+                    "bare_us": bare,
+                    "added_us": added,
+                    "of_floor": {name: value / floor for name, value in added.items()},
+                    "large_batch_us": large,
+                }
+            )
+        )
         return
     print(f"bare forward (1, {STEPS}), hidden {HIDDEN}, {len(LABELS)} classes: {bare:.1f} µs thread-CPU, lower quartile of {given.rounds}")
     print(f"{'added by':32}{'µs':>8}{'× floor':>10}")

@@ -1,7 +1,7 @@
 """The current OpenTelemetry context, read and set without detours: every microsecond before a forward pass is paid at each call.
 
-``get``, ``enter`` and ``leave`` are OpenTelemetry's ``get_current``, ``attach`` and ``detach``. Where the runtime context is the default one
-they are the methods of its ContextVar themselves; another implementation (``OTEL_PYTHON_CONTEXT``) is used as it is.
+``get``, ``enter`` and ``leave`` are OpenTelemetry's ``get_current``, ``attach`` and ``detach``. Where the runtime context is the default
+one they are the methods of its ContextVar themselves; another implementation (``OTEL_PYTHON_CONTEXT``) is used as it is.
 """
 
 from __future__ import annotations

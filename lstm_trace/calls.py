@@ -1,7 +1,7 @@
 """One component call from before the user's code to its finished span: the recorder's short way, for one sequence at a time.
 
-It writes what ``Recorder.finish_component`` writes (a test holds the two together) with one dict, one span made after the user's code, and no
-fact built that nobody asks for.
+It writes what ``Recorder.finish_component`` writes (a test holds the two together) with one dict, one span made after the user's code,
+and no fact built that nobody asks for.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Single(NamedTuple):
     """What was said about one sequence: ``Prediction`` without the cost of a frozen fact."""
 
     label: str | None = None
-    index: int | None = None
+    index: int | None = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]
     confidence: float | None = None
     margin: float | None = None
     entropy: float | None = None
@@ -104,7 +104,7 @@ class ComponentCall(LateSpan):
     def context(self) -> Context:
         """What is current while the user's code runs. Not kept: it holds the call, and a cycle would wait for the garbage collector."""
         made = ambient.with_span(self, self.parent_context)
-        dict.__setitem__(made, WATCH_KEY, self)  # type: ignore[arg-type]
+        dict.__setitem__(made, WATCH_KEY, self)
         return made
 
     def make(self) -> Span:

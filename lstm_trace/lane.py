@@ -127,4 +127,3 @@ class Lane:
             span._add_event(self._event_of(name, attributes, time_ns))  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         else:
             span.add_event(name, attributes, time_ns)
-

@@ -347,7 +347,12 @@ class Recorder:
         return span
 
     def finish(
-        self, opened: OpenSpan | ComponentCall, attributes: Attributes | None, events: Sequence[Event], error: BaseException | None, end_ns: int | None
+        self,
+        opened: OpenSpan | ComponentCall,
+        attributes: Attributes | None,
+        events: Sequence[Event],
+        error: BaseException | None,
+        end_ns: int | None,
     ) -> None:
         """End the span of ``opened``: attributes in one call, then events, then the error."""
         if attributes:

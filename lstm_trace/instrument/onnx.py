@@ -115,7 +115,12 @@ def _traced_class(cls: Any, traced: Traced, outputs: list[str], output_name: str
                 call.failed(error)
                 raise
 
-    Session.__name__, Session.__qualname__, Session.__module__, Session.__doc__ = cls.__name__, cls.__qualname__, cls.__module__, cls.__doc__
+    Session.__name__, Session.__qualname__, Session.__module__, Session.__doc__ = (
+        cls.__name__,
+        cls.__qualname__,
+        cls.__module__,
+        cls.__doc__,
+    )
     return Session
 
 

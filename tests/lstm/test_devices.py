@@ -49,7 +49,10 @@ def test_the_span_is_the_same_as_without(seen: Traced, model: Any, args: Any, mo
     monkeypatch.setattr(device, "on_cpu_too", False)
     model(*args)
     deferred, direct = facts_of(seen)
-    assert deferred[0].keys() == {*direct[0], *(name for name in deferred[0] if name.startswith("lstm.upstream"))} or deferred[0].keys() <= direct[0].keys()
+    assert (
+        deferred[0].keys() == {*direct[0], *(name for name in deferred[0] if name.startswith("lstm.upstream"))}
+        or deferred[0].keys() <= direct[0].keys()
+    )
     for name, value in direct[0].items():
         if not name.startswith("lstm.upstream"):
             assert deferred[0][name] == (pytest.approx(value, abs=1e-9) if isinstance(value, float) else value)

@@ -58,7 +58,11 @@ def test_every_spelling(seen: Traced, use: str) -> None:
         """Score."""
         return x
 
-    traced = {"bare": lambda: trace_lstm(score), "called": lambda: trace_lstm(name="score")(score), "with target": lambda: trace_lstm(score, name="score")}
+    traced = {
+        "bare": lambda: trace_lstm(score),
+        "called": lambda: trace_lstm(name="score")(score),
+        "with target": lambda: trace_lstm(score, name="score"),
+    }
     component = traced[use]()
     assert (component.__name__, component.__doc__) == ("score", "Score.")
     component(torch.zeros(1, 3))

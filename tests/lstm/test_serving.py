@@ -138,9 +138,7 @@ def test_a_wrong_count_is_said_once(seen: Traced, caplog: pytest.LogCaptureFixtu
     assert "batch_scope names 1 requests for a batch of 3" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("contexts", "enqueued", "error"), [([{}], None, TypeError), ([Context()], [1, 2], ValueError)]
-)
+@pytest.mark.parametrize(("contexts", "enqueued", "error"), [([{}], None, TypeError), ([Context()], [1, 2], ValueError)])
 def test_wrong_arguments(contexts: Any, enqueued: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="accepted is one"):
         batch_scope(contexts, enqueued_at=enqueued)
@@ -206,9 +204,14 @@ def test_only_its_own_component_and_only_inside(seen: Traced) -> None:
 
 def test_an_error_ends_the_session(seen: Traced) -> None:
     model = trace_lstm(Turns(), name="vad", output="probs")
-    with pytest.raises(KeyboardInterrupt), traced_session(model, "s"):
-        model(torch.zeros(1, 512))
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with traced_session(model, "s"):
+            model(torch.zeros(1, 512))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert seen.spans[0].attributes["error.type"] == "KeyboardInterrupt"
 
 
@@ -228,7 +231,12 @@ def test_resets_are_counted(seen: Traced) -> None:
 
 @pytest.mark.parametrize(
     ("given", "error"),
-    [({"component": nn.LSTM(2, 3)}, ValueError), ({"every": 0}, ValueError), ({"decision": 3}, TypeError), ({"step_duration": 0}, ValueError)],
+    [
+        ({"component": nn.LSTM(2, 3)}, ValueError),
+        ({"every": 0}, ValueError),
+        ({"decision": 3}, TypeError),
+        ({"step_duration": 0}, ValueError),
+    ],
 )
 def test_wrong_arguments_of_a_session(given: dict[str, Any], error: type[Exception]) -> None:
     component = given.pop("component", None) or trace_lstm(Turns(), name="it")
@@ -248,7 +256,11 @@ def test_silero_as_it_is(seen: Traced) -> None:
         model.reset_states()
     assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
     (span,) = seen.spans
-    assert (span.attributes["lstm.cell"], span.attributes["lstm.stream.calls"], span.attributes["lstm.stream.resets"]) == ("LSTMCell", 40, 1)
+    assert (span.attributes["lstm.cell"], span.attributes["lstm.stream.calls"], span.attributes["lstm.stream.resets"]) == (
+        "LSTMCell",
+        40,
+        1,
+    )
     model(chunks[0], 16000)
     assert "lstm.sequence.length" not in seen.spans[-1].attributes, "512 samples are not 512 steps"
 
@@ -267,7 +279,12 @@ def test_layers_of_undecorated_models(traced: Traced) -> None:
     Padded()(IDS)
     assert [span.name for span in traced.spans] == ["lstm GRU", "lstm LSTM", "lstm RNN", "lstm decorated"]
     facts = traced.spans[1].attributes
-    assert (facts["lstm.sequence.length"], facts["lstm.batch.size"], facts["lstm.cell"], facts["lstm.bidirectional"]) == (5, 2, "LSTM", True)
+    assert (facts["lstm.sequence.length"], facts["lstm.batch.size"], facts["lstm.cell"], facts["lstm.bidirectional"]) == (
+        5,
+        2,
+        "LSTM",
+        True,
+    )
     assert facts["lstm.state.origin"] == "none"
     assert not any(name.startswith("lstm.prediction") for name in facts)
 

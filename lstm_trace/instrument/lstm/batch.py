@@ -111,7 +111,7 @@ class BatchCall(Call):
         return "lstm batch " + self.described.component.name
 
     def make(self) -> Any:
-        """Start the batch span: recorded wherever a sampled request is linked to it, whatever a sampler would say of a trace without parent."""
+        """Start the batch span: recorded wherever a sampled request is linked to it, whatever a sampler says of a trace without parent."""
         if not self.sampled:
             return ambient.NOTHING
         return self.recorder.begin(self, certain=True)
@@ -130,7 +130,7 @@ class BatchCall(Call):
             rows = len(said) or (len(facts.lengths) if facts is not None else 0)
             if rows and rows != len(self.scope.contexts):
                 self.traced.warn("batch", "batch_scope names %d requests for a batch of %d", len(self.scope.contexts), rows)
-            self._write([as_prediction(each) for each in said], facts, end, None)
+            self._write_all([as_prediction(each) for each in said], facts, end, None)
         self.layers.clear()
 
     def failed(self, error: BaseException) -> None:
@@ -140,10 +140,10 @@ class BatchCall(Call):
             facts = None
             with shield:
                 facts = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
-            self._write([], facts, self.recorder.clock(), error)
+            self._write_all([], facts, self.recorder.clock(), error)
         self.layers.clear()
 
-    def _write(self, said: list[Prediction], facts: SequenceFacts | None, end: int, error: BaseException | None) -> None:
+    def _write_all(self, said: list[Prediction], facts: SequenceFacts | None, end: int, error: BaseException | None) -> None:
         recorder, component = self.recorder, self.described.component
         lengths = facts.lengths if facts is not None else ()
         compute = (end - self.start_ns) / 1e9

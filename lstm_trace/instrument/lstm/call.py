@@ -79,8 +79,8 @@ class Call(ComponentCall):
             return  # left before: an answer that comes on another thread
         try:
             ambient.leave(token)
-        except ValueError:  # noqa: SIM105  contextlib.suppress costs every call what this costs none
-            pass  # a coroutine that its caller resumed in another context: there is nothing of ours left to leave there
+        except ValueError:
+            return  # a coroutine that its caller resumed in another context: there is nothing of ours left to leave there
 
     def done(self, output: Any) -> None:
         """Write the span of a call that returned ``output``."""
@@ -155,7 +155,7 @@ class Call(ComponentCall):
             sequence = None
             with shield:
                 sequence = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
-            self.recorder.finish_component(self, self.described.component, (), sequence, error=error)  # type: ignore[arg-type]
+            self.recorder.finish_component(self, self.described.component, (), sequence, error=error)
         self.layers.clear()
 
     def _write(
@@ -171,12 +171,12 @@ class Call(ComponentCall):
         lengths = sequence.lengths if sequence is not None else ()
         one = said[0] if said else None
         as_event = recorder.as_event and self.real is None and ambient.SPAN_KEY in self.parent_context
-        is_single = len(lengths) <= 1 and len(said) <= 1 and summary is None and not isinstance(one, Prediction)
-        if is_single and (sequence is None or (lengths and sequence.time_gap is None)):
+        is_single = len(lengths) <= 1 and len(said) <= 1 and summary is None
+        if is_single and not isinstance(one, Prediction) and (sequence is None or (lengths and sequence.time_gap is None)):
             finish = finish_as_event if as_event else finish_single
             length = lengths[0] if lengths else None
             source, padded = (sequence.source, sequence.padded_steps) if sequence is not None else (None, None)
-            finish(self, one, length, source, padded, origin, end)  # type: ignore[arg-type]
+            finish(self, one, length, source, padded, origin, end)
             return
         predictions = [as_prediction(each) for each in said]
         if as_event:
@@ -227,7 +227,9 @@ class Call(ComponentCall):
     def _leaked(self) -> None:
         self.recorder.count_leak(self.traced.name)
         self.event(Event(c.EVENT_STATE_FOREIGN, {c.COMPONENT_NAME: self.traced.name, c.STATE_ORIGIN: "foreign"}, self.recorder.clock()))
-        self.traced.warn("foreign", "a hidden state of another session or batch row was passed in; every case is counted in lstm.state.leaks")
+        self.traced.warn(
+            "foreign", "a hidden state of another session or batch row was passed in; every case is counted in lstm.state.leaks"
+        )
 
 
 def _owners(session: str | None, each: Sequence[str] | None, layer: int, rows: int) -> list[state.Owner]:

@@ -59,9 +59,7 @@ class Traced:
 
     __slots__ = ("_arguments", "_known", "_warned", "name", "options", "what")
 
-    def __init__(
-        self, name: str, options: Options, what: Callable[..., Any] | None = None, arguments: Arguments | None = None
-    ) -> None:
+    def __init__(self, name: str, options: Options, what: Callable[..., Any] | None = None, arguments: Arguments | None = None) -> None:
         self._arguments = arguments
         self.name = name
         self.options = options
@@ -89,7 +87,14 @@ class Traced:
         # A bare recurrent layer returns hidden states, which are nobody's logits.
         output = "none" if tree.recurrent_itself and options.output == "logits" else options.output
         component = Component(
-            self.name, options.version, options.preprocessing, tree.cell, tree.layers, tree.hidden_size, tree.bidirectional, is_compiled(module)
+            self.name,
+            options.version,
+            options.preprocessing,
+            tree.cell,
+            tree.layers,
+            tree.hidden_size,
+            tree.bidirectional,
+            is_compiled(module),
         )
         forget = self._known.pop
         known = Known(
@@ -196,7 +201,9 @@ class Traced:
                 self.check_labels(tensor.shape[-1])
             summary, least = prediction.summarise(tensor, kind, options.temperature)
             least = least[:at_most]
-            return prediction.Many(prediction.read(tensor[least], kind, options.names, options.temperature) if least else (), least, summary)
+            return prediction.Many(
+                prediction.read(tensor[least], kind, options.names, options.temperature) if least else (), least, summary
+            )
         try:
             found = prediction.read(tensor, kind, options.names, options.temperature, lengths)
         except ValueError as error:
@@ -211,7 +218,10 @@ class Traced:
         names = self.options.names
         if names is not None and max(2, classes) != len(names) and not (classes == 1 and self.options.output == "multilabel"):
             self.warn(
-                "labels", "labels name %d classes, the component returned %d: an index without a name stands alone", len(names), max(2, classes)
+                "labels",
+                "labels name %d classes, the component returned %d: an index without a name stands alone",
+                len(names),
+                max(2, classes),
             )
 
     def warn(self, about: str, text: str, *details: Any) -> None:
@@ -238,7 +248,7 @@ def is_compiled(module: Any) -> bool:
 
 
 def is_apart() -> bool:
-    """Tell whether this call is no inference: torch records the code instead of running it (``jit.trace``, ``export``, a graph capture), or runs it a
+    """Tell whether this call is no inference: torch records the code instead of running it (``jit.trace``, ``export``), or runs it a
     second time during backward for activation checkpointing.
     """
     global _compiler, _tracing_state, _graph_task

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import Any, TypedDict, TypeVar, overload
+
+from typing_extensions import Unpack
 
 from lstm_trace.instrument.lstm import forms
 from lstm_trace.instrument.lstm.options import Labels, Options, Reader
@@ -11,10 +13,25 @@ from lstm_trace.instrument.lstm.options import Labels, Options, Reader
 T = TypeVar("T")
 
 
+class _Said(TypedDict, total=False):
+    name: str | None
+    version: str | None
+    preprocessing: str | None
+    labels: Labels | None
+    output: str | Callable[[Any], Any]
+    lengths: Reader | None
+    mask: Reader | None
+    padding_idx: int | None
+    prediction: Callable[[Any], Any] | None
+    session: Reader | None
+    time_gap: Reader | None
+    temperature: float
+
+
 @overload
-def trace_lstm(target: None = None, **said: Any) -> Callable[[T], T]: ...
+def trace_lstm(target: None = None, **said: Unpack[_Said]) -> Callable[[T], T]: ...
 @overload
-def trace_lstm(target: T, **said: Any) -> T: ...
+def trace_lstm(target: T, **said: Unpack[_Said]) -> T: ...
 def trace_lstm(
     target: Any = None,
     *,

@@ -146,7 +146,7 @@ def is_capturing() -> bool:
     """Tell whether a CUDA graph is being captured: nothing runs then, and nothing may be copied."""
     import torch
 
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return bool(torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
 
 
 # --- What is handed over --------------------------------------------------------------------------------------------------
@@ -177,7 +177,9 @@ def defer(call: Call, output: Any) -> bool:
         return True  # a graph is captured: this was no inference
     known, options = call.known, call.traced.options
     kind = known.output if isinstance(known.output, str) else "logits"
-    reduced = kind in prediction.ROWS and found.ndim == 2 and found.shape[1] > 1 and found.numel() > _REDUCED_ABOVE and options.prediction is None
+    reduced = (
+        kind in prediction.ROWS and found.ndim == 2 and found.shape[1] > 1 and found.numel() > _REDUCED_ABOVE and options.prediction is None
+    )
     given: list[Any] = [prediction.reduce(found, kind, options.temperature) if reduced else found.detach()]
     args = tuple(_handed(each, given) for each in call.args)
     kwargs = {name: _handed(each, given) for name, each in call.kwargs.items()}
@@ -193,7 +195,7 @@ def defer(call: Call, output: Any) -> bool:
 def _tensor(call: Call, output: Any) -> Any:
     how = call.known.output
     found = outputs.as_tensor(how(output)) if callable(how) else outputs.tensor_of(output)
-    return found if outputs.is_tensor(found) and found.numel() else None
+    return found if found is not None and outputs.is_tensor(found) and found.numel() else None
 
 
 def _handed(value: Any, given: list[Any]) -> Any:

@@ -1,9 +1,9 @@
 """Be seen under ``torch.compile`` without adding a graph break where there is a way around it.
 
-Our ``__call__`` is a frame that Dynamo skips: it runs as plain Python outside of the graph, at every call, and the user's ``forward`` below it is
-compiled as if we were not there. So a component compiled before or after decorating has the same graphs as the bare one. A component *inside* a larger
-compiled model is inlined into its graph instead; there we ask for one graph break, and where the user demanded a full graph we leave the call
-untraced and say so once. What we do ourselves is never compiled.
+Our ``__call__`` is a frame that Dynamo skips: it runs as plain Python outside of the graph, at every call, and the user's ``forward``
+below it is compiled as if we were not there. So a component compiled before or after decorating has the same graphs as the bare one. A
+component *inside* a larger compiled model is inlined into its graph instead; there we ask for one graph break, and where the user
+demanded a full graph we leave the call untraced and say so once. What we do ourselves is never compiled.
 """
 
 from __future__ import annotations

@@ -60,7 +60,9 @@ def _check_names(options: Options, call: Callable[..., Any]) -> None:
     for field in ("lengths", "mask", "session", "time_gap"):
         name = getattr(options, field)
         if isinstance(name, str) and name not in parameters:
-            raise ValueError(f"{field}={name!r} is not an argument of {getattr(call, '__qualname__', call)}: it has {', '.join(parameters)}")
+            raise ValueError(
+                f"{field}={name!r} is not an argument of {getattr(call, '__qualname__', call)}: it has {', '.join(parameters)}"
+            )
 
 
 # --- Classes and instances ------------------------------------------------------------------------------------------------
@@ -107,7 +109,8 @@ def _swapped(cls: type, traced: Traced) -> type:
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:
         # What is saved is the user's own class: it loads where lstm-trace is not installed.
-        how, what, *rest = cls.__reduce_ex__(self, protocol)
+        own: Any = cls
+        how, what, *rest = own.__reduce_ex__(self, protocol)
         if how is copyreg.__newobj__ and what == (made,):  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             how, what = copyreg._reconstructor, (cls, object, None)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         return (cls if how is made else how, tuple(cls if each is made else each for each in what), *rest)
@@ -246,8 +249,9 @@ def _is_compiling() -> Callable[[], bool]:
 
 def _function(function: Any, options: Options) -> Any:
     _check_names(options, function)
-    name = options.name or getattr(function, "__qualname__", None) or getattr(getattr(function, "func", None), "__qualname__", "component")
-    traced = Traced(name.rpartition("<locals>.")[2], options, function)
+    named: Any = function if hasattr(function, "__qualname__") else getattr(function, "func", None)  # functools.partial has no name
+    name = options.name or getattr(named, "__qualname__", "component").rpartition("<locals>.")[2]
+    traced = Traced(name, options, function)
     watch.install()
     module = getattr(function, "__self__", None)
     return _coroutine(function, traced, module) if inspect.iscoroutinefunction(function) else _plain(function, traced, module)

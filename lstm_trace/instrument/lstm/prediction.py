@@ -31,7 +31,9 @@ class Many(NamedTuple):
     summary: Summary
 
 
-def read(tensor: Any, output: str, names: Names | None, temperature: float, lengths: Sequence[int] | None = None) -> Sequence[Single | Prediction]:
+def read(
+    tensor: Any, output: str, names: Names | None, temperature: float, lengths: Sequence[int] | None = None
+) -> Sequence[Single | Prediction]:
     """Return one prediction a sequence.
 
     ``tensor`` is (classes,) or (batch, classes); for ``tagging`` (time, classes) or (batch, time, classes); for ``ctc`` (time, batch,
@@ -202,9 +204,7 @@ def reduce(tensor: Any, output: str, temperature: float) -> Any:
 def rows_of(reduced: Any, names: Names | None) -> list[Single]:
     """Return the predictions of what ``reduce`` made, once it is on the CPU."""
     return [
-        _BROKEN
-        if broken
-        else Single(_label(names, int(index)), int(index), confidence, margin, entropy if entropy > 0.0 else 0.0)
+        _BROKEN if broken else Single(_label(names, int(index)), int(index), confidence, margin, entropy if entropy > 0.0 else 0.0)
         for index, confidence, margin, entropy, broken in reduced.tolist()
     ]
 
@@ -261,7 +261,7 @@ def _largest_probability(values: Any, temperature: float, *, may_be_zero: bool) 
         torch.amax(part, 1, out=highest)
         torch.amin(part, 1, out=low[first : first + block])
         bounds = torch.aminmax(highest)
-        if temperature == 1.0 and -60.0 < bounds.min.item() and bounds.max.item() < 60.0:
+        if temperature == 1.0 and bounds.min.item() > -60.0 and bounds.max.item() < 60.0:
             torch.exp(part, out=work)  # numbers of this size need no shift by the row's maximum
             torch.sum(work, 1, out=sums[first : first + block])
             sums[first : first + block].div_(highest.exp())
@@ -291,7 +291,9 @@ def _batch_of_array(array: Any, output: str, names: Names | None, temperature: f
     margin = (1.0 - weights.max(1)) / total
     return [
         Single(_label(names, each), each, 1.0 / sum_, lead, max(0.0, spread)) if fine else _BROKEN
-        for each, sum_, lead, spread, fine in zip(index.tolist(), total.tolist(), margin.tolist(), entropy.tolist(), finite.tolist(), strict=True)
+        for each, sum_, lead, spread, fine in zip(
+            index.tolist(), total.tolist(), margin.tolist(), entropy.tolist(), finite.tolist(), strict=True
+        )
     ]
 
 

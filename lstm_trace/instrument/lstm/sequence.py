@@ -92,9 +92,9 @@ class Source:
         self, args: tuple[Any, ...], kwargs: dict[str, Any], kind: _Kind, value: Any, inner: LayerCall | None
     ) -> SequenceFacts | None:
         if kind == "packed" and not self.declared:
-            found = read.from_packed(value)
-            return SequenceFacts(found, "packed", max(found, default=0))
-        given = self._get(self.lengths, args, kwargs) if self.lengths is not None else MISSING
+            packed = read.from_packed(value)
+            return SequenceFacts(packed, "packed", max(packed, default=0))
+        given: Any = self._get(self.lengths, args, kwargs) if self.lengths is not None else MISSING
         if given is not MISSING and given is not None:
             if read.is_packed(given):
                 return SequenceFacts(read.from_packed(given), "packed", self._padded(kind, value, inner))

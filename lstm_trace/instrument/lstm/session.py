@@ -129,7 +129,7 @@ class traced_session:
         known = self._known
         if known is None or self.calls % self.every:
             return
-        said = self.traced.predictions(known, output, None)
+        said: Any = self.traced.predictions(known, output, None)
         if not said:
             return
         now = said[0] if self.decision is label_flips else as_prediction(said[0])

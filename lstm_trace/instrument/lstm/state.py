@@ -76,7 +76,7 @@ def _rows(tensor: Any, cell: bool) -> list[bytes] | None:
 class StateBook:
     """What one component handed out lately, and to whom. Bounded: the oldest entries go first."""
 
-    __slots__ = ("_calls", "_last", "_lock", "_limit", "_owners", "_steps", "kept")
+    __slots__ = ("_calls", "_last", "_limit", "_lock", "_owners", "_steps", "kept")
 
     def __init__(self, *, limit: int = 4096) -> None:
         self._limit = limit

@@ -20,7 +20,11 @@ def place(cls: type, call: Any) -> None:
         own = known[1] if known is not None else cls.__dict__.get("__call__")
         _placed[cls] = (call, own)
         if on:
-            cls.__call__ = call  # type: ignore[operator]  # pyright: ignore[reportAttributeAccessIssue]
+            _put(cls, call)
+
+
+def _put(cls: Any, call: Any) -> None:
+    cls.__call__ = call
 
 
 def holds(cls: type) -> bool:
@@ -40,8 +44,8 @@ def turn(to: bool) -> None:
         on = to
         for cls, (call, own) in list(_placed.items()):
             if to:
-                cls.__call__ = call  # type: ignore[operator]  # pyright: ignore[reportAttributeAccessIssue]
+                _put(cls, call)
             elif own is not None:
-                cls.__call__ = own
+                _put(cls, own)
             elif "__call__" in cls.__dict__:
                 del cls.__call__

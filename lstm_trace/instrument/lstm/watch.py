@@ -1,7 +1,7 @@
 """See what the recurrent layers inside a component are given, without naming them: their input's layout, and the state passed in and out.
 
-``nn.RNNBase`` and ``nn.RNNCellBase`` (and their quantised relatives) get a ``__call__`` that looks for the component call around it; without one, it
-calls straight through. Nothing is put on the user's modules.
+``nn.RNNBase`` and ``nn.RNNCellBase`` (and their quantised relatives) get a ``__call__`` that looks for the component call around it;
+without one, it calls straight through. Nothing is put on the user's modules.
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ def watch(components: Iterable[str]) -> None:
             _log.warning("LSTM_TRACE_COMPONENTS: %r is not usable: accepted is package.module:Name", component)
             continue
         if module not in sys.modules and not _exists(module):
-            _log.warning("LSTM_TRACE_COMPONENTS: no module %s is found for %r: it is traced only if the application imports it", module, component)
+            _log.warning(
+                "LSTM_TRACE_COMPONENTS: no module %s is found for %r: it is traced only if the application imports it", module, component
+            )
         wrapt.register_post_import_hook(_on_import(path, component), module)
 
 
