@@ -82,7 +82,7 @@ def _transformed(lines: Any) -> Any:
     try:
         try:
             table = connection.sql(_QUERY).to_arrow_table()
-        except duckdb.InvalidInputException:  # a line that is no JSON
+        except (duckdb.InvalidInputException, UnicodeDecodeError):  # a line that is no JSON; DuckDB's message may cut a letter of it in two
             table = connection.sql(_CAUTIOUS_QUERY).to_arrow_table()
         return table.column("groups").combine_chunks()
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +35,8 @@ class Spool:
         self.folder = Path(tempfile.mkdtemp(prefix="lstm-trace-"))
         self.file = self.folder / "spans.parquet"
         self.rows = 0
+        # Also where nobody closes the store, and when the interpreter ends.
+        self._removal = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     def fill(self, tables: Iterable[Any]) -> None:
         """Write Arrow tables of ``flatten.arrow_schema()``; once."""
@@ -44,7 +47,7 @@ class Spool:
 
     def close(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._removal()
 
 
 def _grouped(tables: Iterable[Any]) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import os
@@ -7,12 +8,12 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lstm_trace.errors import BadInput
 from lstm_trace.store import open_store
-from tests.store.otlp import TRACE, attributes, one, request, rows, span, write
+from tests.store.otlp import TRACE, attributes, one, request, rows, span, spans_in, write
 
 GOOD = json.dumps(request(span(1))).encode()
 
@@ -192,6 +193,8 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert rows(store, "name") == ["span 1"]
     (tmp_path / "bad.jsonl").write_text("hello")
     refused(tmp_path / "bad.jsonl")
+    open_store(path)  # and nobody closes it
+    gc.collect()
     assert list(scratch.iterdir()) == []
     assert sorted(item.name for item in tmp_path.iterdir()) == ["bad.jsonl", "scratch", "spans.jsonl"]
 
@@ -229,20 +232,19 @@ json_values = st.recursive(
 @given(held=json_values)
 def test_no_json_of_any_shape_breaks_the_reader(tmp_path_factory: pytest.TempPathFactory, held: object) -> None:
     whole = {"resourceSpans": [{"scopeSpans": [{"spans": [span(2, attributes=held), held]}, held]}, held]}
-    path = write(tmp_path_factory.mktemp("s") / "s.jsonl", request(span(1)), whole, json.dumps(held))
-    with open_store(path) as store:
-        assert rows(store, "name")[:1] == ["span 1"]
+    found, _ = spans_in(write(tmp_path_factory.mktemp("s") / "s.jsonl", request(span(1)), whole, json.dumps(held)))
+    assert found[0]["name"] == "span 1"
 
 
 @settings(max_examples=60, deadline=None)
+@example(noise=b"\x00\x00\x00\x00" + 6 * b"\x80", at=26)
 @given(noise=st.binary(max_size=60), at=st.integers(0, len(GOOD)))
 def test_no_bytes_between_lines_or_in_them_break_the_reader(tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int) -> None:
-    path = write(tmp_path_factory.mktemp("s") / "s.jsonl", GOOD, GOOD[:at] + noise + GOOD[at:], noise, GOOD)
-    with open_store(path) as store:
-        assert "span 1" in rows(store, "name")
+    found, _ = spans_in(write(tmp_path_factory.mktemp("s") / "s.jsonl", GOOD, GOOD[:at] + noise + GOOD[at:], noise, GOOD))
+    assert sum(row["name"] == "span 1" for row in found) >= 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(content=st.binary(max_size=200))
 def test_a_file_of_any_bytes_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("s") / "s.jsonl"

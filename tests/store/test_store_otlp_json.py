@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lstm_trace.store import open_store
 from lstm_trace.store.attributes import number_text
 from lstm_trace.store.schema import COLUMNS, spans_schema
-from tests.store.otlp import START, TRACE, attributes, one, request, rows, span, write
+from tests.store.otlp import START, TRACE, attributes, one, request, rows, span, spans_in, write
 
 
 def test_a_span_is_read_whole(tmp_path: Path) -> None:
@@ -63,14 +63,14 @@ def test_a_span_is_read_whole(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("column", [column for column in COLUMNS if column.attributes], ids=lambda column: column.name)
-def test_every_promoted_column_reads_each_of_its_attributes(tmp_path: Path, column: object) -> None:
-    samples = {"string": ("text", "text"), "int64": (7, 7), "float64": (0.5, 0.5), "boolean": (True, True)}
-    written, expected = samples[column.type]
-    expected = expected.upper() if column.case == "upper" else expected
-    made = [span(number, {name: written}) for number, name in enumerate(column.attributes, 1)]
-    with open_store(write(tmp_path / "spans.jsonl", request(*made))) as store:
-        assert rows(store, column.name) == [expected] * len(made)
+def test_every_promoted_column_reads_each_of_its_attributes(tmp_path: Path) -> None:
+    samples = {"string": "text", "int64": 7, "float64": 0.5, "boolean": True}
+    asked = [(column, name) for column in COLUMNS for name in column.attributes]
+    made = [span(number, {name: samples[column.type]}) for number, (column, name) in enumerate(asked, 1)]
+    found, _ = spans_in(write(tmp_path / "spans.jsonl", request(*made)))
+    for (column, name), row in zip(asked, found, strict=True):
+        expected = samples[column.type]
+        assert row[column.name] == ("TEXT" if column.case == "upper" else expected), name
 
 
 def test_the_first_attribute_that_reads_as_the_type_wins(tmp_path: Path) -> None:
@@ -212,9 +212,9 @@ def snake(item: object) -> object:
 )
 def test_bent_forms_are_read_too(tmp_path: Path, bent: object) -> None:
     whole = request(span(1, {"a": "a", "n": {"doubleValue": "0.5"}, "lstm.sequence.length": 3}))
-    with open_store(write(tmp_path / "spans.json", bent(whole))) as store:
-        assert rows(store, "trace_id", "name", "length", "start_ns") == [(TRACE, "span 1", 3, START + 1)]
-        assert store.skipped["malformed"] == 0
+    (row,), tally = spans_in(write(tmp_path / "spans.json", bent(whole)))
+    assert (row["trace_id"], row["name"], row["length"], row["start_ns"]) == (TRACE, "span 1", 3, START + 1)
+    assert tally.malformed == 0
 
 
 def test_one_trace_in_the_order_of_its_spans(tmp_path: Path) -> None:
@@ -235,6 +235,6 @@ def test_whatever_text_and_numbers_are_written_come_back(tmp_path_factory: pytes
 
     made = [span(number, given_) for number, given_ in enumerate(held, 1)]
     line = json.dumps(request(*made), ensure_ascii=False).encode("utf-8", "surrogatepass")
-    with open_store(write(tmp_path_factory.mktemp("s") / "spans.jsonl", line)) as store:
-        found = [dict(row) for row in rows(store, "attributes")]
-    assert found == [{key: text(item) for key, item in one_.items()} for one_ in held]
+    found, tally = spans_in(write(tmp_path_factory.mktemp("s") / "spans.jsonl", line))
+    assert [dict(row["attributes"]) for row in found] == [{key: text(item) for key, item in one_.items()} for one_ in held]
+    assert tally.malformed == 0
