@@ -103,7 +103,7 @@ class Node:
 
 
 BESIDE: Final = object()
-"""The group of a span of which nobody says what it follows: a sibling that is still open runs beside it, and what it predicted is its own."""
+"""The group of a span of which nobody says what it follows: a sibling that is still open runs beside it and keeps its predictions."""
 
 
 class LiveSpans:

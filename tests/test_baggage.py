@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from opentelemetry import baggage, context, propagate
 
 import lstm_trace
 from lstm_trace import LangChainInstrumentor, Settings
 from lstm_trace.instrument.baggage import UpstreamBaggage, install, uninstall
+from lstm_trace.instrument.langchain.handler import handler
 from lstm_trace.recorder import Recorder, set_default_recorder
 from tests.tracing import Traced
 
 
+@pytest.fixture(autouse=True)
+def _not_silenced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "silenced", False)  # as in a process that never called uninstrument()
+
+
 @pytest.fixture
-def sender(traced: Traced) -> Iterator[dict[str, str]]:
+def sender(traced: Traced) -> dict[str, str]:
     """The headers of a request made after a prediction, from an application with baggage of its own."""
     set_default_recorder(Recorder(Settings(strict=True, baggage=True), tracer_provider=traced.provider))
     carrier: dict[str, str] = {}
@@ -29,7 +33,7 @@ def sender(traced: Traced) -> Iterator[dict[str, str]]:
     finally:
         context.detach(token)
         uninstall()
-    yield carrier
+    return carrier
 
 
 def test_the_other_process_sees_the_prediction_and_the_applications_own_baggage(traced: Traced, sender: dict[str, str]) -> None:

@@ -15,7 +15,7 @@ from lstm_trace import upstream
 from lstm_trace.guard import shield
 
 
-class UpstreamBaggage(TextMapPropagator):
+class UpstreamBaggage(TextMapPropagator):  # pyright: ignore[reportUntypedBaseClass]
     """Adds what stands upstream of the current span to the ``baggage`` header, beside the application's own entries.
 
     Source: W3C Baggage. The other side reads it where its own ``baggage`` setting is on: spans there carry ``lstm.upstream.*`` too.

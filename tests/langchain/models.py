@@ -22,7 +22,7 @@ class Scripted(BaseChatModel):
     """Answers with ``reply``; notes the span that was current in its own code, sleeps and fails as told."""
 
     reply: AIMessage = AIMessage("yes")
-    seen: list[str] = []
+    seen: list[str] = []  # noqa: RUF012  pydantic copies it
     seconds: float = 0.0
     failures: int = 0
     model: str = "scripted-1"
@@ -38,7 +38,9 @@ class Scripted(BaseChatModel):
             self.failures -= 1
             raise ConnectionError("the secret host is away")
 
-    def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: CallbackManagerForLLMRun | None = None, **_: Any) -> ChatResult:
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: CallbackManagerForLLMRun | None = None, **_: Any
+    ) -> ChatResult:
         self._note()
         return ChatResult(generations=[ChatGeneration(message=self.reply.model_copy())], llm_output={"model_name": "scripted-1-2026"})
 
@@ -54,9 +56,13 @@ class Streaming(Scripted):
         for letter in str(self.reply.content):
             self._note()
             yield ChatGenerationChunk(message=AIMessageChunk(content=letter))
-        yield ChatGenerationChunk(message=AIMessageChunk(content="", usage_metadata={"input_tokens": 4, "output_tokens": 3, "total_tokens": 7}))
+        yield ChatGenerationChunk(
+            message=AIMessageChunk(content="", usage_metadata={"input_tokens": 4, "output_tokens": 3, "total_tokens": 7})
+        )
 
-    async def _astream(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any) -> AsyncIterator[ChatGenerationChunk]:
+    async def _astream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **_: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
         for chunk in self._stream(messages):
             await asyncio.sleep(self.seconds)
             yield chunk
@@ -72,7 +78,7 @@ class ToolCaller(GenericFakeChatModel):
 class Shelf(BaseRetriever):
     """Two documents with ids and scores."""
 
-    seen: list[str] = []
+    seen: list[str] = []  # noqa: RUF012  pydantic copies it
 
     def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
         self.seen.append(getattr(trace.get_current_span(), "name", "nothing"))

@@ -23,7 +23,9 @@ USAGE: Any = {
     "input_token_details": {"cache_read": 3, "cache_creation": 2},
     "output_token_details": {"reasoning": 4},
 }
-REPLY = AIMessage("yes", usage_metadata=USAGE, response_metadata={"model_name": "scripted-1-2026", "finish_reason": "stop", "id": "answer-1"})
+REPLY = AIMessage(
+    "yes", usage_metadata=USAGE, response_metadata={"model_name": "scripted-1-2026", "finish_reason": "stop", "id": "answer-1"}
+)
 OPENINFERENCE = {
     "openinference.span.kind": "LLM",
     "llm.model_name": "scripted-1-2026",
@@ -50,7 +52,8 @@ GEN_AI = {
 
 
 @pytest.mark.parametrize(
-    ("conventions", "expected"), [(("openinference",), OPENINFERENCE), (("gen_ai",), GEN_AI), (("openinference", "gen_ai"), OPENINFERENCE | GEN_AI)]
+    ("conventions", "expected"),
+    [(("openinference",), OPENINFERENCE), (("gen_ai",), GEN_AI), (("openinference", "gen_ai"), OPENINFERENCE | GEN_AI)],
 )
 class TestVocabularies:
     @pytest.fixture
@@ -90,7 +93,12 @@ def test_a_text_completion(langchain: Traced) -> None:
             None,
             Answer(None, None, None, 3, 2, 9, 1),
         ),
-        ({"usage": {"input_tokens": 3, "output_tokens": 2, "cache_read_input_tokens": 1}}, None, None, Answer(None, None, None, 3, 2, 5, 1)),
+        (
+            {"usage": {"input_tokens": 3, "output_tokens": 2, "cache_read_input_tokens": 1}},
+            None,
+            None,
+            Answer(None, None, None, 3, 2, 5, 1),
+        ),
         ({"stop_reason": "end_turn", "model": "m"}, None, None, Answer("m", None, ("end_turn",))),
         (
             {"logprobs": {"content": [{"logprob": -1.0}, {"logprob": -3.0}]}},
@@ -98,7 +106,12 @@ def test_a_text_completion(langchain: Traced) -> None:
             None,
             Answer(logprob_mean=-2.0, logprob_min=-3.0),
         ),
-        ({}, {"logprobs": {"token_logprobs": [-1.0, None, -3.0]}, "finish_reason": "length"}, None, Answer(None, None, ("length",), logprob_mean=-2.0, logprob_min=-3.0)),
+        (
+            {},
+            {"logprobs": {"token_logprobs": [-1.0, None, -3.0]}, "finish_reason": "length"},
+            None,
+            Answer(None, None, ("length",), logprob_mean=-2.0, logprob_min=-3.0),
+        ),
         ({"token_usage": None, "logprobs": None}, None, {}, Answer()),
     ],
 )
@@ -156,7 +169,7 @@ def test_a_retriever(langchain: Traced) -> None:
 
 def test_a_document_without_id_or_with_a_score_that_is_none() -> None:
     class Document:
-        metadata = {"score": "high"}
+        metadata = {"score": "high"}  # noqa: RUF012
 
     assert document_facts(Document()) == (None, None)
     assert document_facts("text") == (None, None)

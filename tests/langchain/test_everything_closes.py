@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import sys
 import tracemalloc
@@ -101,7 +102,7 @@ def graph_of(*nodes: Any, **given: Any) -> Any:
     for node in nodes:
         builder.add_node(node.__name__, node, **given)
     builder.add_edge(START, nodes[0].__name__)
-    for one, next_one in zip(nodes, nodes[1:]):
+    for one, next_one in itertools.pairwise(nodes):
         builder.add_edge(one.__name__, next_one.__name__)
     builder.add_edge(nodes[-1].__name__, END)
     return builder
@@ -158,7 +159,12 @@ def test_a_stream_that_is_only_dropped_closes(langchain: Traced) -> None:
         yield from "abc"
 
     graph = graph_of(lambda_node).compile()
-    streams = [RunnableLambda(letters).stream("x"), Streaming().stream("x"), graph.stream({}), (RunnableLambda(str) | Streaming()).stream("x")]
+    streams = [
+        RunnableLambda(letters).stream("x"),
+        Streaming().stream("x"),
+        graph.stream({}),
+        (RunnableLambda(str) | Streaming()).stream("x"),
+    ]
     for stream in streams:
         next(stream)
     streams.clear()

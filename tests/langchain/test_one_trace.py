@@ -307,7 +307,6 @@ def test_the_tool_of_an_agent_stands_below_its_node(langchain: Traced) -> None:
     assert max((span for span in langchain.spans if span.name.startswith("chat")), key=lambda span: span.start_time or 0).links
 
 
-
 async def test_a_sibling_that_is_open_still_keeps_its_prediction_to_itself(langchain: Traced) -> None:
     tracer = langchain.provider.get_tracer("mine")
     model = Scripted(seconds=0.01)

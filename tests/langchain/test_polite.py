@@ -155,9 +155,9 @@ print([span.name for span in memory.get_finished_spans()])
 @pytest.mark.parametrize("first", ["ours", "theirs"])
 def test_beside_openinference_one_writes_the_spans(traced: Traced, caplog: Any, wins: str, first: str) -> None:
     other = pytest.importorskip("openinference.instrumentation.langchain").LangChainInstrumentor()
-    from lstm_trace.instrument.langchain.others import is_other
+    from lstm_trace.instrument.langchain.others import said
 
-    is_other.cache_clear()
+    said.clear()
     ours = LangChainInstrumentor()
 
     def switch_ours_on() -> None:
@@ -189,7 +189,8 @@ def test_metrics_carry_the_model_spans_exemplar(traced: Traced) -> None:
     reader = InMemoryMetricReader()
     instrumentor = LangChainInstrumentor()
     instrumentor.instrument(
-        tracer_provider=traced.provider, meter_provider=MeterProvider([reader], exemplar_filter=AlwaysOnExemplarFilter(), shutdown_on_exit=False)
+        tracer_provider=traced.provider,
+        meter_provider=MeterProvider([reader], exemplar_filter=AlwaysOnExemplarFilter(), shutdown_on_exit=False),
     )
     try:
         list(Streaming().stream("x"))

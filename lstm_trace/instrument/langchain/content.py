@@ -38,7 +38,9 @@ class Content:
     def answered(self, response: Any) -> Attributes:
         """Return the messages of a model's answer."""
         found = [each for group in getattr(response, "generations", None) or () for each in group]
-        return self._messages([getattr(each, "message", None) or getattr(each, "text", "") for each in found], c.OI_OUTPUT, c.GEN_AI_OUTPUT_MESSAGES)
+        return self._messages(
+            [getattr(each, "message", None) or getattr(each, "text", "") for each in found], c.OI_OUTPUT, c.GEN_AI_OUTPUT_MESSAGES
+        )
 
     def _messages(self, said: Sequence[Any], openinference: str, gen_ai: str) -> Attributes:
         if not said:

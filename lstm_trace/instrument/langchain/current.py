@@ -200,7 +200,7 @@ async def astepwise(inner: AsyncGenerator[Any, Any], make_scope: Callable[[], Sc
             except BaseException as error:  # noqa: BLE001 - thrown in by the caller: the generator's own business
                 given, step = error, inner.athrow
     finally:
-        if not inner.ag_running:  # the event loop is closing it already
+        if not getattr(inner, "ag_running", False):  # the event loop is closing it already
             with Entered(scope):
                 await inner.aclose()
 

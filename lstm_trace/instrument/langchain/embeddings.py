@@ -61,14 +61,14 @@ class EmbeddingPatches:
             self._wrap(kind)
 
         @classmethod  # type: ignore[misc]
-        def __init_subclass__(cls: Any, **kwargs: Any) -> None:  # noqa: N807
+        def __init_subclass__(cls: Any, **kwargs: Any) -> None:
             super(base, cls).__init_subclass__(**kwargs)
             self._wrap(cls)
 
         base.__init_subclass__ = __init_subclass__
         self._hook = base
 
-    def _wrap(self, kind: type) -> None:
+    def _wrap(self, kind: Any) -> None:
         with shield, self._lock:
             for name in _METHODS:
                 original = vars(kind).get(name)
@@ -79,7 +79,7 @@ class EmbeddingPatches:
                 self._originals.append((kind, name, original, ours))
 
 
-def _below(base: type) -> Iterator[type]:
+def _below(base: Any) -> Iterator[Any]:
     for kind in base.__subclasses__():
         yield kind
         yield from _below(kind)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from lstm_trace.instrument import baggage
 from lstm_trace.instrument.langchain.embeddings import EmbeddingPatches
@@ -19,7 +19,7 @@ _patches = Patches(sites())
 _embeddings = EmbeddingPatches()
 
 
-class LangChainInstrumentor(BaseInstrumentor):
+class LangChainInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # pyright: ignore[reportUntypedBaseClass]
     """Traces every chain, agent, model, tool and retriever of LangChain and LangGraph; one for the process.
 
     ``instrument(tracer_provider=, meter_provider=, logger_provider=, settings=)``; what is not given is the global one at call time.

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Final
 
 _log = logging.getLogger("lstm_trace")
 
 _PACKAGES: Final = ("openinference.instrumentation.", "opentelemetry.instrumentation.", "traceai_", "langtrace_")
+said: set[str] = set()
+"""The packages that were logged."""
 
 
-@lru_cache(maxsize=256)
-def is_other(kind: type) -> bool:
-    """Tell whether a callback handler of this class belongs to another instrumentation. The first of each is logged."""
-    found = kind.__module__.startswith(_PACKAGES)
-    if found:
-        package = ".".join(kind.__module__.split(".")[:3])
-        _log.warning("%s instruments LangChain too: lstm-trace writes the spans (LSTM_TRACE_LANGCHAIN_SPANS=theirs leaves them to it)", package)
-    return found
+def is_other(kind: type[Any]) -> bool:
+    """Tell whether a callback handler of this class belongs to another instrumentation. The first of each package is logged."""
+    if not kind.__module__.startswith(_PACKAGES):
+        return False
+    package = ".".join(kind.__module__.split(".")[:3])
+    if package not in said:
+        said.add(package)
+        _log.warning(
+            "%s instruments LangChain too: lstm-trace writes the spans (LSTM_TRACE_LANGCHAIN_SPANS=theirs leaves them to it)", package
+        )
+    return True
 
 
 def without_others(handlers: Sequence[Any]) -> list[Any] | None:

@@ -189,9 +189,7 @@ class Scope:
 
     __slots__ = ("adopt", "agent", "graph", "run", "taken", "thread", "tries")
 
-    def __init__(
-        self, *, graph: bool = False, agent: bool = False, adopt: Run | None = None, tries: bool = False
-    ) -> None:
+    def __init__(self, *, graph: bool = False, agent: bool = False, adopt: Run | None = None, tries: bool = False) -> None:
         self.tries = tries
         self.graph = graph
         self.agent = agent

@@ -69,7 +69,6 @@ def completion(callbacks: Any, manager: Any, args: Args, given: Given, scope: Sc
 
 
 def _model(operation: str, callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
-    vocabulary = handler.vocabulary
     asked = messages.asked(operation, _given(args, given, 0, "serialized"), given, callbacks.metadata)
     details = handler.vocabulary.asked(asked)
     if (content := handler.content) is not None:

@@ -1,0 +1,80 @@
+"""A chain that the user named with ``trace_chain``: what is known about it, whatever it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.trace import SpanContext
+
+from lstm_trace.guard import shield
+from lstm_trace.instrument.langchain.gathering import Gathered
+from lstm_trace.instrument.langchain.handler import handler
+from lstm_trace.instrument.langchain.runs import Kind, Run
+
+ReadSession = Callable[[tuple[Any, ...], dict[str, Any]], Any] | None
+After = Callable[[SpanContext, tuple[Any, ...], dict[str, Any], Any], object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedChain:
+    """A chain that the user named: opens its span, and hands its answers to whoever is to judge them."""
+
+    name: str
+    agent: bool
+    session: ReadSession
+    after: After = None
+
+    def where(self, run: Run | None) -> SpanContext | None:
+        """Return the span to judge, where there is anything to judge it with; asked before the run ends and lets go of its span."""
+        return None if self.after is None or run is None or run.opened is None else run.opened.span_context
+
+    def judge(self, where: SpanContext | None, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Hand a finished answer to the online evaluators."""
+        if where is not None and self.after is not None:
+            with shield:
+                self.after(where, args, kwargs, result)
+
+    def gather(self, run: Run | None) -> Gathered | None:
+        """Return what keeps a streamed answer's chunks, where this answer is one of those to judge."""
+        where = self.where(run)
+        return Gathered(where) if where is not None and getattr(self.after, "chosen", _always)(where) else None
+
+    def judge_stream(self, gathered: Gathered | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Hand a streamed answer to the online evaluators, where it came to its end."""
+        if gathered is not None and gathered.done:
+            with shield:
+                self.judge(gathered.where, args, kwargs, gathered.whole())
+
+    def open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:
+        """Open the span of one call, or return None where nothing records."""
+        with shield:
+            if handler.silenced or handler.silent():
+                return None
+            kind: Kind = "agent" if self.agent else "chain"
+            found = None
+            with shield:  # a session that cannot be read costs the session, not the span
+                found = self.session(args, kwargs) if self.session is not None else None
+            run = handler.start(
+                kind,
+                self.name,
+                details=handler.vocabulary.agent(self.name) if self.agent else None,
+                run_id=object(),
+                session=None if found is None else str(found),
+            )
+            if run is not None:
+                handler.live.hold(run)
+            return run
+        return None
+
+
+def _always(where: SpanContext) -> bool:
+    return True
+
+
+def close(run: Run | None, error: BaseException | None = None) -> None:
+    """Close the span of one call."""
+    if run is not None:
+        with shield:
+            handler.end(run, error=error)
