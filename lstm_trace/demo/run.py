@@ -113,7 +113,8 @@ def reachable(options: Options) -> str | None:
         socket.create_connection(target.address, timeout=2).close()
     except OSError as error:
         print(  # noqa: T201
-            f"lstm-trace: --endpoint {target.shown} cannot be reached ({error.strerror or error}): every span is kept in {options.store}",
+            f"lstm-trace: --endpoint {target.shown} cannot be reached ({error.strerror or error}): every span is kept in {options.store}, "
+            "and `lstm-trace forward` delivers them later",
             file=sys.stderr,
         )
         return None
