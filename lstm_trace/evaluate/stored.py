@@ -116,8 +116,8 @@ def _stored_trace(trace_id: str, spans: Sequence[tuple[Row, Mapping[str, str]]])
         retrievals[-1][0]["span_id"] if retrievals else None,
         _documents([said for _, said in retrievals]),
         next((text for _, said in reversed(retrievals) if (text := said.get(c.OI_INPUT))), None),
-        said.get(c.OI_INPUT),
-        said.get(c.OI_OUTPUT) or next((text for said in reversed(models) if (text := _last_message(said))), None),
+        said.get(c.OI_INPUT) or next((text for said in models if (text := _message(said, _ASKED, "user"))), None),
+        said.get(c.OI_OUTPUT) or next((text for said in reversed(models) if (text := _message(said, _ANSWERED, "assistant"))), None),
     )
 
 
@@ -129,15 +129,19 @@ def _documents(retrievals: Sequence[Mapping[str, str]]) -> tuple[str, ...] | Non
     return tuple(found) or None
 
 
-def _last_message(said: Mapping[str, str]) -> str | None:
-    if c.OI_OUTPUT in said:
-        return said[c.OI_OUTPUT]
+def _message(said: Mapping[str, str], names: tuple[str, str], role: str) -> str | None:
+    """Read the last text that ``role`` said from the messages under the first of ``names``; a value that is no messages is that text."""
+    value = next((said[name] for name in names if name in said), None)
     try:
-        messages: Any = json.loads(said.get(c.GEN_AI_OUTPUT_MESSAGES, "null"))
-        parts = messages[-1]["parts"]
-        return "\n".join(part["content"] for part in parts if part.get("type") == "text") or None
+        messages: Any = json.loads(value or "null")
+        mine = [message for message in messages if message["role"] == role]
+        return "\n".join(part["content"] for part in mine[-1]["parts"] if part.get("type") == "text") or None
     except (ValueError, LookupError, TypeError, AttributeError):
-        return None
+        return value
+
+
+_ASKED: Final = (c.GEN_AI_INPUT_MESSAGES, c.OI_INPUT)
+_ANSWERED: Final = (c.GEN_AI_OUTPUT_MESSAGES, c.OI_OUTPUT)
 
 
 def case(trace: StoredTrace, gold: GoldLine, subject: Subject) -> Case:
