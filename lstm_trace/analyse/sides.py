@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cmp_to_key
 from typing import Any
 
 from lstm_trace.analyse import cases
+from lstm_trace.analyse.values import fetched
 from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
 
@@ -65,11 +69,21 @@ def sided(table: Any, baseline: Side, candidate: Side) -> Any:
 
 
 def releases(store: Store) -> tuple[str, ...]:
-    """The releases in a store, in the order of their first span."""
+    """The releases in a store, oldest first: by time where one ended before the other began, else by name, v9 before v10."""
     spans = cases.working(store, "release", "start_ns")
-    spans = spans.filter(spans.release.notnull())
-    found = spans.group_by("release").aggregate(first=spans.start_ns.min()).to_pyarrow().to_pylist()
-    return tuple(row["release"] for row in sorted(found, key=lambda row: (row["first"] or 0, row["release"])))
+    spans = spans.filter(spans.release.notnull(), spans.start_ns.notnull())
+    found = fetched(spans.group_by("release").aggregate(first=spans.start_ns.min(), last=spans.start_ns.max()))
+    return tuple(row["release"] for row in sorted(sorted(found, key=_natural), key=cmp_to_key(_older)))
+
+
+def _natural(row: Mapping[str, Any]) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.findall(r"[0-9]+|[^0-9]+", row["release"])]
+
+
+def _older(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
+    if one["last"] < other["first"]:
+        return -1
+    return 1 if other["last"] < one["first"] else 0
 
 
 def two_sides(store: Store, baseline: str, candidate: str) -> tuple[Side, Side]:

@@ -163,9 +163,7 @@ def latencies(rows: Sequence[Row], releases: Sequence[str], cohorts: Sequence[st
         x=alt.X("cohort:N", sort=[printable(c, 60) for c in cohorts], title="sequence length, steps", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("ms:Q", title="component, ms"),
         color=_colour(releases),
-        strokeDash=alt.StrokeDash(
-            "quantile:N", sort=["p50", "p99"], legend=alt.Legend(title=None, symbolType="stroke", symbolStrokeColor="var(--ink)")
-        ),
+        strokeDash=alt.StrokeDash("quantile:N", sort=["p50", "p99"], scale=alt.Scale(range=[[1, 0], [5, 4]]), legend=None),
         description="tip:N",
     )
     return (base.mark_line(strokeWidth=2) + base.mark_point(filled=True, size=40, opacity=1)).properties(width=width, height=200)

@@ -12,6 +12,7 @@ from scipy.stats import wasserstein_distance
 from lstm_trace.analyse.divergence import jensen_shannon, null_threshold, wasserstein
 from lstm_trace.analyse.drift import drift
 from lstm_trace.analyse.sequential import capital, evidence
+from lstm_trace.analyse.sides import releases
 from lstm_trace.analyse.watch import watch
 from lstm_trace.errors import BadInput
 from lstm_trace.store import store_of
@@ -125,3 +126,15 @@ def test_a_watch_names_the_signal_its_direction_and_when():
     assert START_NS + 1000 * MINUTE_NS <= found["failed ground_truth_match", "13+"].alarmed_at_ns < START_NS + 1600 * MINUTE_NS
     assert not found["sequence_length", "all"].flagged
     assert not found["failed context_relevance", "13+"].pairs > 600
+
+
+def test_releases_are_ordered_by_time_and_side_by_side_ones_by_name():
+    ids = Ids()
+    few = simulate(World(), 3, np.random.default_rng(1))
+    made = [
+        *rows(few, "v10", ids),
+        *rows(few, "v9", ids, start_ns=START_NS - 10),
+        *rows(few, "v1", ids, start_ns=START_NS + 99 * MINUTE_NS),
+    ]
+    with store_of(made) as store:
+        assert releases(store) == ("v9", "v10", "v1")
