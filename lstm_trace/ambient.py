@@ -6,13 +6,13 @@ one they are the methods of its ContextVar themselves; another implementation (`
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from opentelemetry import context
 from opentelemetry.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.trace import INVALID_SPAN, Span
-from opentelemetry.trace.propagation import _SPAN_KEY as SPAN_KEY
+from opentelemetry.trace.propagation import _SPAN_KEY
 
 _runtime: Any = getattr(context, "_RUNTIME_CONTEXT", None)
 _variable: Any = getattr(_runtime, "_current_context", None) if type(_runtime) is ContextVarsRuntimeContext else None
@@ -23,7 +23,10 @@ else:
     get, enter, leave = context.get_current, context.attach, context.detach
 
 
-NOTHING: Span = INVALID_SPAN
+SPAN_KEY: Final = _SPAN_KEY
+"""Where a context holds its span."""
+
+NOTHING: Final[Span] = INVALID_SPAN
 """Stands where nothing is recorded."""
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -67,7 +68,7 @@ class Upstream:
     def prediction(self) -> Prediction:
         """The prediction, with component, length and cohort."""
         if not isinstance(self._prediction, Prediction):
-            self._prediction = Prediction(*self._prediction, format_span_id(self.span_context.span_id))
+            self._prediction = replace(Prediction(*self._prediction), span_id=format_span_id(self.span_context.span_id))  # pyright: ignore[reportCallIssue]
         return self._prediction
 
     @property

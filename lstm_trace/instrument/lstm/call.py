@@ -211,7 +211,8 @@ class Call(ComponentCall):
             out = state.keys_of(layer.out, cell=layer.cell) if layer.out is not None else None
             book.note(out, _owners(session, each, number, len(out or ())))
         origin: StateOrigin = state.worst(by_row) if by_row else "none"
-        steps = self._count(book, by_row or ["none"] * max(1, min(rows, 64)), session, each)
+        fresh_rows: list[StateOrigin] = ["none"] * max(1, min(rows, 64))
+        steps = self._count(book, by_row or fresh_rows, session, each)
         if origin == "foreign":
             self._leaked()
         return StateFacts(origin, steps, tuple(by_row) if len(by_row) > 1 else ())

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import MethodType
 from typing import Any, Final
 from weakref import ref
 
@@ -83,7 +84,7 @@ class Traced:
         tree = read_tree(module) if module is not None else Tree()
         arguments = self._arguments
         if arguments is None:
-            arguments = Arguments.of(call or getattr(module, "forward", None) or type(module).__call__.__get__(module))
+            arguments = Arguments.of(call or getattr(module, "forward", None) or MethodType(type(module).__call__, module))
         # A bare recurrent layer returns hidden states, which are nobody's logits.
         output = "none" if tree.recurrent_itself and options.output == "logits" else options.output
         component = Component(

@@ -81,8 +81,9 @@ def _prepare(dynamo: Any) -> None:
     apart = dynamo.disable(_apart)
     callback = torch._C._dynamo.eval_frame.get_eval_frame_callback
     _skip = skip_code
+    every: Callable[[CodeType], None] = skip_code
     for code in _frames:
-        _skip(code)
+        every(code)
 
 
 wrapt.register_post_import_hook(_on_import, "torch._dynamo")

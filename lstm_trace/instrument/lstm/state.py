@@ -154,4 +154,8 @@ def worst(origins: Sequence[StateOrigin]) -> StateOrigin:
     >>> worst(["zero", "foreign", "carried"])
     'foreign'
     """
-    return max(origins, key=_GRAVITY.__getitem__, default="none")
+    heaviest: StateOrigin = "none"
+    for each in origins:
+        if _GRAVITY[each] > _GRAVITY[heaviest]:
+            heaviest = each
+    return heaviest
