@@ -322,3 +322,18 @@ async def test_a_sibling_that_is_open_still_keeps_its_prediction_to_itself(langc
                 assert not attributes(span, "lstm.upstream"), span.name
         Scripted(model="after").invoke("x")
     assert attributes(langchain.named("chat after"))["lstm.upstream.label"] == "3"
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
+async def test_the_newer_streaming_protocol(langchain: Traced) -> None:
+    model = Streaming()
+    assert str(model.stream_events("x", version="v3").text) == "yes"
+    stream = await model.astream_events("x", version="v3")
+    assert await stream.text == "yes"
+    assert set(model.seen) == {"chat scripted-1"}
+    for span in langchain.spans:
+        assert attributes(span)["gen_ai.usage.input_tokens"] == 4
+    failing = Streaming(failures=1)
+    with pytest.raises(ConnectionError):
+        str(failing.stream_events("x", version="v3").text)
+    assert attributes(langchain.spans[-1])["error.type"] == "ConnectionError"

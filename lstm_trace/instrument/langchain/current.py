@@ -73,7 +73,9 @@ def _context_in(scope: Scope) -> Context:
 
 
 def _left(scope: Scope, error: BaseException) -> None:
-    if scope.run is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
+    if scope.run is None or (scope.reported and isinstance(error, Exception)):
+        return
+    if not isinstance(error, (StopIteration, StopAsyncIteration)):
         with shield:
             handler.end(scope.run, error=error)
 
@@ -245,6 +247,28 @@ def model_call_async(original: Any) -> Any:
             ambient.leave(token)
 
     return call
+
+
+def model_events(original: Any) -> Any:
+    """Wrap ``_iter_v2_events``: a model's own code behind the newer streaming protocol."""
+
+    @functools.wraps(original)
+    def events(self: Any, *args: Any, **kwargs: Any) -> Any:
+        inner, run = original(self, *args, **kwargs), _run_given(args, kwargs)
+        return inner if run is None else stepwise(inner, lambda: Scope.around(run, reported=True))
+
+    return events
+
+
+def model_events_async(original: Any) -> Any:
+    """Wrap ``_aiter_v2_events``."""
+
+    @functools.wraps(original)
+    def events(self: Any, *args: Any, **kwargs: Any) -> Any:
+        inner, run = original(self, *args, **kwargs), _run_given(args, kwargs)
+        return inner if run is None else astepwise(inner, lambda: Scope.around(run, reported=True))
+
+    return events
 
 
 def _run_given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:

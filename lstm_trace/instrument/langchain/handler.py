@@ -128,7 +128,8 @@ class Handler:
             entries[SUPPRESS_MODEL] = True
         opened.context = ambient.extended(context, entries)
         run.opened = opened
-        run.recording = opened.recording
+        if not opened.recording:
+            run.recording = False
         if kind == "agent" or (scope is not None and scope.graph) or (parent is None and kind == "chain"):
             run.trajectory = Trajectory(all_facts.get(c.TRAJECTORY_PATH) if all_facts else None)
         return run

@@ -33,36 +33,22 @@ class Run:
     below it is dropped with it.
     """
 
-    __slots__ = (
-        "asked",
-        "attempts",
-        "first_chunk_ns",
-        "interrupted",
-        "kind",
-        "opened",
-        "parent",
-        "recording",
-        "run_id",
-        "step_of",
-        "thread_id",
-        "trajectory",
-        "tries",
-    )
+    # Defaults on the class: most runs need none of their own, and every step of every chain makes a run.
+    recording = True
+    asked: Asked | None = None
+    trajectory: Trajectory | None = None
+    step_of: Trajectory | None = None
+    first_chunk_ns: int | None = None
+    attempts = 0
+    tries: Scope | None = None
+    interrupted = False
+    thread_id: str | None = None
 
     def __init__(self, kind: Kind, parent: Run | None, run_id: Any) -> None:
         self.kind: Kind = kind
         self.parent = parent
         self.run_id = run_id
         self.opened: RunSpan | None = None
-        self.recording = True
-        self.trajectory: Trajectory | None = None
-        self.step_of: Trajectory | None = None
-        self.asked: Asked | None = None
-        self.first_chunk_ns: int | None = None
-        self.attempts = 0
-        self.interrupted = False
-        self.tries: Scope | None = None
-        self.thread_id: str | None = None
 
     @property
     def context(self) -> Context | None:
@@ -187,7 +173,7 @@ class Scope:
     runs may start, each of which tries one thing after another below itself; the scope is never taken.
     """
 
-    __slots__ = ("adopt", "agent", "graph", "run", "taken", "thread", "tries")
+    __slots__ = ("adopt", "agent", "graph", "reported", "run", "taken", "thread", "tries")
 
     def __init__(self, *, graph: bool = False, agent: bool = False, adopt: Run | None = None, tries: bool = False) -> None:
         self.tries = tries
@@ -197,12 +183,13 @@ class Scope:
         self.thread: str | None = None
         self.run: Run | None = None
         self.taken = False
+        self.reported = False
 
     @classmethod
-    def around(cls, run: Run) -> Scope:
-        """Return the scope of a call whose run is open already."""
+    def around(cls, run: Run, *, reported: bool = False) -> Scope:
+        """Return the scope of a call whose run is open already. With ``reported`` the framework reports its exceptions itself."""
         scope = cls()
-        scope.run, scope.taken = run, True
+        scope.run, scope.taken, scope.reported = run, True, reported
         return scope
 
 

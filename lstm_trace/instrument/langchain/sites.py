@@ -9,6 +9,7 @@ from lstm_trace.instrument.langchain import current, managers, starts
 from lstm_trace.instrument.langchain.patches import Site
 from lstm_trace.instrument.langchain.runs import Scope, waiting_run
 
+_CHAT: Final = "langchain_core.language_models.chat_models"
 _MANAGER: Final = "langchain_core.callbacks.manager"
 _RUNNABLE: Final = "langgraph._internal._runnable"
 _PREGEL: Final = "langgraph.pregel.main"
@@ -78,8 +79,10 @@ def sites() -> Iterator[Site]:
     yield Site("langchain_core.retrievers", "BaseRetriever", "invoke", current.scoped(plain))
     yield Site("langchain_core.retrievers", "BaseRetriever", "ainvoke", current.scoped_async(plain))
     yield Site("langchain_core.tools.base", "BaseTool", "arun", current.scoped_async(plain))
+    yield Site(_CHAT, "BaseChatModel", "_iter_v2_events", current.model_events)
+    yield Site(_CHAT, "BaseChatModel", "_aiter_v2_events", current.model_events_async)
     for module, owner, call in (
-        ("langchain_core.language_models.chat_models", "BaseChatModel", "generate_with_cache"),
+        (_CHAT, "BaseChatModel", "generate_with_cache"),
         ("langchain_core.language_models.llms", "BaseLLM", "generate_helper"),
     ):
         yield Site(module, owner, f"_{call}", current.model_call)
