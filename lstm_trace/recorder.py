@@ -143,6 +143,8 @@ class Recorder:
         self._tracer_provider = tracer_provider
         self._logger_provider = logger_provider
         self._source_cache: Source | None = None
+        self.on_provider: Callable[[Any], None] | None = None
+        """Called with each TracerProvider that comes into force: an application may set its own after ``instrument()``."""
         self._cohorts: dict[int, str] = {}
         sink = self.settings.events if self.settings.max_events else "off"
         self.events_on_span = sink in ("span", "both")
@@ -184,6 +186,8 @@ class Recorder:
         source = Source(key, tracer, forecast, records, self.settings.release or version, Lane(tracer), never)
         self._constants = {}
         self._source_cache = source
+        if self.on_provider is not None:
+            self.on_provider(provider)
         return source
 
     @property

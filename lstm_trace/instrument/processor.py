@@ -34,7 +34,12 @@ def put_in_force(**given: Any) -> Recorder:
             )
         )
     recorder = default_recorder()
-    add_upstream_processor(given.get("tracer_provider") or trace.get_tracer_provider(), recorder.settings)
+
+    def add(provider: Any) -> None:
+        add_upstream_processor(provider, recorder.settings)
+
+    add(given.get("tracer_provider") or trace.get_tracer_provider())
+    recorder.on_provider = add
     return recorder
 
 
