@@ -177,7 +177,8 @@ def finish_single(
     span_context = span.get_span_context()
     if call.real is not None:
         live.leave(span_context)
-    if not parent.is_valid or parent.is_remote:
+    _, _, is_remote, _, _, is_valid = parent  # its properties are calls
+    if is_remote or not is_valid:
         upstream.last_outermost.set(span_context)
     if said is not None:
         live.publish(

@@ -88,9 +88,9 @@ class Lane:
     def start(self, name: str, current: Context, parent: SpanContext, links: Sequence[Link], start_ns: int) -> Span:
         """Start a span below ``parent``, the span of ``current``, that is certain to be sampled."""
         tracer = self._tracer
-        if not (self._starts and parent.is_valid and tracer._tracer_config.is_enabled):
+        trace_id, _, _, flags, state, is_valid = parent  # its properties are calls
+        if not (self._starts and is_valid and tracer._tracer_config.is_enabled):
             return tracer.start_span(name, current, SpanKind.INTERNAL, None, links, start_ns, False)  # type: ignore[no-any-return]
-        trace_id, _, _, flags, state, _ = parent
         # what the SDK gives a sampled child: its trace's id, state, and the mark of a random id
         flags = _SAMPLED if flags == 1 else TraceFlags(TraceFlags.SAMPLED | (flags & 2))
         span = self._span(name, parent, SpanContext(trace_id, tracer.id_generator.generate_span_id(), False, flags, state), links)
