@@ -16,7 +16,7 @@ def rise(baseline: Floats, candidate: Floats, baseline_n: Floats, candidate_n: F
 
     >>> before, after = np.array([[96.0, 4.0]]), np.array([[83.0, 17.0]])
     >>> round(rise(before, after, np.array([100.0]), np.array([100.0])), 5)
-    0.00135
+    0.00136
     """
     from scipy.special import ndtr
 

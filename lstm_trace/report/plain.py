@@ -28,7 +28,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     r"""One line a row below a header of every key that occurs; null is empty. A cell never starts a spreadsheet's formula.
 
     >>> as_csv([{"cohort": "1-4", "n": 3}, {"cohort": "=HYPERLINK(1)", "n": None}])
-    "cohort,n\\r\\n1-4,3\\r\\n'=HYPERLINK(1),\\r\\n"
+    "cohort,n\r\n1-4,3\r\n'=HYPERLINK(1),\r\n"
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO()
