@@ -6,7 +6,7 @@ and no fact built that nobody asks for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind
@@ -34,10 +34,8 @@ from lstm_trace.conventions import (
 )
 from lstm_trace.facts import Component, Prediction, SequenceFacts, StateFacts
 from lstm_trace.late import LateSpan
+from lstm_trace.settings import Settings
 from lstm_trace.upstream import FACTS_KEY, Upstream, live
-
-if TYPE_CHECKING:
-    from lstm_trace.recorder import Event, Recorder
 
 Attributes = dict[str, Any]
 
@@ -56,6 +54,25 @@ class Single(NamedTuple):
     nonfinite: bool = False
 
 
+class Writer(Protocol):
+    """What a call needs of the recorder, which stands above this module."""
+
+    settings: Settings
+    events_on_span: bool
+    events_on_log: bool
+
+    def source(self) -> Any: ...
+    def begin(self, opened: Any) -> Span: ...
+    def finish(self, opened: Any, attributes: Any, events: Any, error: BaseException | None, end_ns: int | None) -> None: ...
+    def constants_of(self, component: Component) -> Attributes: ...
+    def cohort(self, length: int) -> str: ...
+    def log_prediction(self, attributes: Attributes, now: int, current: Context) -> None: ...
+    def is_metering(self) -> bool: ...
+    def component_metrics(
+        self, component: Component, predictions: Any, sequence: Any, cohort: Any, seconds: float, current: Context
+    ) -> None: ...
+
+
 def as_prediction(said: Single | Prediction) -> Prediction:
     """Return what was said as the fact that others are given."""
     return said if isinstance(said, Prediction) else Prediction(*said)
@@ -72,7 +89,7 @@ class Described:
         self._source: Any = None
         self._constants: Attributes = {}
 
-    def constants(self, recorder: Recorder) -> Attributes:
+    def constants(self, recorder: Writer) -> Attributes:
         """Return a dict to fill."""
         source = recorder.source()
         if source is not self._source:
@@ -93,7 +110,7 @@ class ComponentCall(LateSpan):
     kind = SpanKind.INTERNAL
     group: object = None
 
-    recorder: Recorder
+    recorder: Writer
     described: Described
     parent_context: Context
     parent: SpanContext
@@ -128,7 +145,7 @@ class ComponentCall(LateSpan):
         """The real span's own context."""
         return self.get_span_context()
 
-    def event(self, event: Event) -> None:
+    def event(self, event: Any) -> None:
         """Add an event now."""
         self.start().add_event(event.name, event.attributes, event.time_ns)
 
@@ -213,7 +230,7 @@ def finish_as_event(
 
 def _attributes(
     call: ComponentCall,
-    recorder: Recorder,
+    recorder: Writer,
     said: Single | None,
     length: int | None,
     source: str | None,

@@ -85,6 +85,8 @@ class Request(ComponentCall):
 
     __slots__ = ("links",)
 
+    recorder: Recorder  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(self, recorder: Recorder, described: Described, current: Context, start_ns: int, links: tuple[Link, ...]) -> None:
         span: Any = current.get(ambient.SPAN_KEY)
         self.real = None
