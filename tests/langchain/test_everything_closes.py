@@ -208,7 +208,7 @@ async def test_a_timeout_closes_every_span_as_cancelled(langchain: Traced) -> No
         lambda: drain((RunnableLambda(str) | Streaming(seconds=60)).astream("x")),
     ):
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
+            async with asyncio.timeout(0.5):
                 await call()
         assert LangChainInstrumentor().live_runs() == 0, langchain.tree()
     cancelled = "asyncio.exceptions.CancelledError"
@@ -224,7 +224,8 @@ async def drain(stream: Any) -> None:
 async def test_a_cancelled_gather_closes_all_of_its_agents(langchain: Traced) -> None:
     model = Scripted(seconds=60)
     tasks = [asyncio.create_task((RunnableLambda(str) | model).ainvoke(str(number))) for number in range(8)]
-    await asyncio.sleep(0.2)
+    while LangChainInstrumentor().live_runs() < 16:  # every agent and its model
+        await asyncio.sleep(0.01)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
