@@ -110,7 +110,8 @@ class ComponentCall(LateSpan):
     kind = SpanKind.INTERNAL
     group: object = None
 
-    recorder: Writer
+    recorder: Any
+    """A Writer; whoever stands above knows more of it."""
     described: Described
     parent_context: Context
     parent: SpanContext
@@ -126,7 +127,8 @@ class ComponentCall(LateSpan):
 
     def make(self) -> Span:
         """Start the real span: something inside the user's code asked for it."""
-        return self.recorder.begin(self)
+        recorder: Writer = self.recorder
+        return recorder.begin(self)
 
     # What an OpenSpan has, so that the recorder's general way can finish a call too.
 
@@ -166,7 +168,7 @@ def finish_single(
     end_ns: int,
 ) -> None:
     """End the call of one sequence: its span, its event, its metrics, and what later spans see of it."""
-    recorder = call.recorder
+    recorder: Writer = call.recorder
     where = recorder.source()
     current = call.parent_context
     parent = call.parent
@@ -215,7 +217,7 @@ def finish_as_event(
     end_ns: int,
 ) -> None:
     """End the call of one sequence as an event on the span that was current around it (``LSTM_TRACE_SPAN=event``)."""
-    recorder = call.recorder
+    recorder: Writer = call.recorder
     attributes, cohort = _attributes(call, recorder, said, length, source, padded_steps, state)
     del attributes[OI_KIND]
     attributes[BATCH_INDEX] = 0

@@ -85,7 +85,7 @@ class Request(ComponentCall):
 
     __slots__ = ("links",)
 
-    recorder: Recorder  # pyright: ignore[reportIncompatibleVariableOverride]
+    recorder: Recorder
 
     def __init__(self, recorder: Recorder, described: Described, current: Context, start_ns: int, links: tuple[Link, ...]) -> None:
         span: Any = current.get(ambient.SPAN_KEY)

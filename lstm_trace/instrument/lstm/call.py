@@ -36,7 +36,7 @@ class Call(ComponentCall):
 
     __slots__ = ("args", "known", "kwargs", "layers", "token", "traced")
 
-    recorder: Recorder  # pyright: ignore[reportIncompatibleVariableOverride]  more of it than a call below this room needs
+    recorder: Recorder
     traced: Traced
     known: Known
     args: tuple[Any, ...]

@@ -79,7 +79,7 @@ def _prepare(dynamo: Any) -> None:
     must_break = torch.compiler.assume_constant_result(decide)
     graph_break = dynamo.graph_break
     apart = dynamo.disable(_apart)
-    callback = torch._C._dynamo.eval_frame.get_eval_frame_callback
+    callback = torch._C._dynamo.eval_frame.get_eval_frame_callback  # pyright: ignore[reportAttributeAccessIssue]
     _skip = skip_code
     every: Callable[[CodeType], None] = skip_code
     for code in _frames:

@@ -96,7 +96,7 @@ def _watched(cls: Any, *, cell: bool) -> Any:
 
     owner: Any = torch.nn.Module
     current = ambient.get
-    callback = torch._C._dynamo.eval_frame.get_eval_frame_callback
+    callback = torch._C._dynamo.eval_frame.get_eval_frame_callback  # pyright: ignore[reportAttributeAccessIssue]
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         if is_dynamo_compiling():
