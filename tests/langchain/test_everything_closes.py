@@ -224,7 +224,8 @@ async def drain(stream: Any) -> None:
 async def test_a_cancelled_gather_closes_all_of_its_agents(langchain: Traced) -> None:
     model = Scripted(seconds=60)
     tasks = [asyncio.create_task((RunnableLambda(str) | model).ainvoke(str(number))) for number in range(8)]
-    while LangChainInstrumentor().live_runs() < 16:  # every agent and its model
+    # until every first step has ended and every agent and its model are open
+    while len(langchain.spans) < 8 or LangChainInstrumentor().live_runs() < 16:
         await asyncio.sleep(0.01)
     for task in tasks:
         task.cancel()
