@@ -1,6 +1,7 @@
 """Write docs/reference/attributes.md from lstm_trace/conventions.py: each name with the string below it. `--check` only compares."""
 
 import ast
+import itertools
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ TARGET = ROOT / "docs" / "reference" / "attributes.md"
 def rows(source: str) -> list[tuple[str, str, str, str]]:
     """Return (section, name, type, meaning) for every documented constant."""
     body, lines, found, section = ast.parse(source).body, source.splitlines(), [], ""
-    for statement, following in zip(body, body[1:], strict=False):
+    for statement, following in itertools.pairwise(body):
         if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.value, ast.Constant)):
             continue
         for number in range(statement.lineno - 2, -1, -1):

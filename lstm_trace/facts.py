@@ -36,8 +36,8 @@ class Prediction:
     """What a component said about one sequence.
 
     ``confidence`` and ``margin`` are probabilities (0 to 1), ``entropy`` is in nats. ``nonfinite`` says that the output held NaN
-    or Inf; then the three are None. ``value`` is the number that a regression predicted. ``component``, ``length`` and ``cohort`` are filled in where the prediction stands for itself,
-    as in ``upstream_prediction()``.
+    or Inf; then the three are None. ``value`` is the number that a regression predicted. ``component``, ``length`` and ``cohort`` are
+    filled in where the prediction stands for itself, as in ``upstream_prediction()``.
 
     >>> Prediction(label="refund", index=2, confidence=0.91).label
     'refund'

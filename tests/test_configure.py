@@ -213,8 +213,9 @@ def test_an_applications_own_provider_gets_our_processor_once_and_nothing_else(r
         assert lstm_trace.configure(release='v2') is p
         work()
         p.shutdown()
-        answer([p.tracer_provider is theirs, [type(each).__module__.partition(".")[0] for each in theirs._active_span_processor._span_processors],
-                p.endpoint, p.store, type(metrics.get_meter_provider()).__name__])
+        processors = theirs._active_span_processor._span_processors
+        answer([p.tracer_provider is theirs, [type(each).__module__.partition(".")[0] for each in processors], p.endpoint,
+                p.store, type(metrics.get_meter_provider()).__name__])
         """
     )
     assert done.errors == ""

@@ -140,7 +140,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
     if only_first + only_second == 0:
         return 1.0
-    return float(min(1.0, test([[0, only_first], [only_second, 0]], exact=True).pvalue))
+    table: Any = test([[0, only_first], [only_second, 0]], exact=True)
+    return float(min(1.0, table.pvalue))
 
 
 def _contender(

@@ -14,4 +14,4 @@ def wilson(failed: int, n: int, level: float = 0.95) -> tuple[float, float] | No
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(failed, n, alpha=1.0 - level, method="wilson")
-    return float(low), float(high)
+    return float(low), float(high)  # pyright: ignore[reportArgumentType]

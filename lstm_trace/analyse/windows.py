@@ -146,7 +146,7 @@ def _spent(store: Store, calls: Any) -> Any:
         if depth < DEEPEST:
             below = spans.select("trace_id", child="span_id", span_id="parent_span_id")
             level = level.inner_join(below, ["trace_id", "span_id"]).select("trace_id", "top", span_id="child")
-    rows = ibis.union(*found)
+    rows: Any = ibis.union(*found)
     return rows.group_by("trace_id", span_id="top").aggregate(
         model=rows.model.max(), input_tokens=rows.input_tokens.sum(), output_tokens=rows.output_tokens.sum()
     )

@@ -1,5 +1,8 @@
 """OTLP attribute lists, column by column: as maps of text, and promoted to typed columns."""
 
+# pyarrow.compute makes its functions when it is imported, where no type checker sees them.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import math

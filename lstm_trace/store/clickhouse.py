@@ -124,7 +124,7 @@ def _renamed(rows: Any) -> Any:
     def engine(time: Any) -> Any:
         raise NotImplementedError  # ClickHouse has it
 
-    nanoseconds = ibis.udf.scalar.builtin(engine, name="toUnixTimestamp64Nano", signature=(("timestamp(9)",), "int64"))
+    nanoseconds = ibis.udf.scalar.builtin(engine, name="toUnixTimestamp64Nano", signature=(("timestamp(9)",), "int64"))  # pyright: ignore[reportCallIssue, reportArgumentType]
 
     def plain(name: str) -> Any:
         return rows[name].cast("string").nullif("")

@@ -1,5 +1,8 @@
 """Any store as one Parquet file with promoted columns: the form that large stores are read from fastest."""
 
+# pyarrow.compute makes its functions when it is imported, where no type checker sees them.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import contextlib

@@ -105,5 +105,5 @@ def _joined(*parts: Any) -> Any:
 
     whole = ibis.literal("")
     for part in parts:
-        whole = whole.concat(ibis.coalesce(part, ibis.literal("")), ibis.literal("\x1f"))
+        whole = whole.concat(ibis.coalesce(part, ibis.literal("")), ibis.literal("\x1f"))  # pyright: ignore[reportAttributeAccessIssue]
     return whole

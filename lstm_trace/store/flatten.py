@@ -1,5 +1,8 @@
 """Nested requests as rows of the canonical spans table, column by column and without a Python loop over spans."""
 
+# pyarrow.compute makes its functions when it is imported, where no type checker sees them.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from functools import lru_cache

@@ -5,6 +5,9 @@ a field of another type as null. On lines of many spans it takes half the time o
 one odd line. The lines that are no request as specified are looked at one by one (``lenient``).
 """
 
+# pyarrow.compute makes its functions when it is imported, where no type checker sees them.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import json
