@@ -41,9 +41,9 @@ EVERYTHING: Final = View()
 
 
 def working(store: Store, *columns: str) -> Any:
-    """These columns of the spans of the application's own work: all but the evaluators'."""
-    spans = store.spans.select(*dict.fromkeys((*columns, "span_kind", "target_trace_id")))
-    return spans.filter((spans.span_kind != EVALUATOR) | spans.span_kind.isnull(), spans.target_trace_id.isnull())
+    """These columns of the spans of the application's own work: neither the evaluators' spans nor what ran for them."""
+    spans = store.spans.select(*dict.fromkeys((*columns, "span_kind", "target_trace_id", "judge")))
+    return spans.filter((spans.span_kind != EVALUATOR) | spans.span_kind.isnull(), spans.target_trace_id.isnull(), spans.judge.isnull())
 
 
 def calls(store: Store, view: View = EVERYTHING) -> Any:

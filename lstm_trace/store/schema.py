@@ -129,6 +129,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         (c.EVALUATION_TARGET_SPAN_ID,),
         case="lower",
     ),
+    Column("judge", "string", "the evaluator that this span's work was done for", (c.EVALUATION_JUDGE_NAME,)),
     Column("error_type", "string", "the exception's class", (c.ERROR_TYPE,)),
     # --- everything, also what has no column
     Column("attributes", MAP, "every attribute as text: numbers in decimal, `true`/`false`, arrays and maps as JSON"),

@@ -99,3 +99,15 @@ def test_a_step_fails_by_its_spans_and_its_judgements(store):
         ("v2", 1): (200, int(V2.classifier.sum())),
         ("v2", 3): (200, 0),
     }
+
+
+def test_what_a_judge_spends_is_not_the_answers():
+    judged = [
+        {**row, "span_id": f"{number:016x}", "input_tokens": 90_000, "judge": "answer_quality"}
+        for number, row in enumerate(rows(V1, "v1", Ids()), start=2**40)
+        if row.get("input_tokens")
+    ]
+    assert judged
+    with store_of(rows(V1, "v1", Ids())) as plain, store_of([*rows(V1, "v1", Ids()), *judged]) as with_judges:
+        spent = [[row.input_tokens_mean for row in cohorts(each, ("cohort",)).rows] for each in (plain, with_judges)]
+    assert spent[0] == spent[1]
