@@ -162,6 +162,8 @@ def _effective(settings: Settings | None, release: str | None, store: str | os.P
     if release is not None:
         chosen = replace(chosen, release=release)
     if store is not None:
+        if not isinstance(store, (str, os.PathLike)):
+            raise TypeError(f"store={store!r}: accepted is the path of a folder")
         chosen = replace(chosen, store=os.fspath(store))
     return chosen
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from opentelemetry import context, trace
 
@@ -18,6 +18,8 @@ from lstm_trace.recorder import SUPPRESS_KEY, default_recorder
 from lstm_trace.upstream import live
 
 _log = logging.getLogger("lstm_trace")
+
+T = TypeVar("T", int, float)
 
 
 def trace_ref(span: trace.Span | None = None) -> str:
@@ -64,14 +66,18 @@ def record_prediction(
     with shield:
         recorder = default_recorder()
         end = recorder.clock()
-        start = end - int((duration or 0.0) * 1e9)
+        seconds = _usable("duration", duration, float)
+        length = _usable("sequence_length", sequence_length, int)
+        confidence = _usable("confidence", confidence, float, high=1.0)
+        margin, entropy = _usable("margin", margin, float, high=1.0), _usable("entropy", entropy, float)
+        start = end - int((seconds or 0.0) * 1e9)
         what = Component(str(component), version, preprocessing, cell)
         opened = recorder.open_component(what, start_ns=start)
         if opened is None:
             return
         said = label is not None or index is not None or confidence is not None
         prediction = Prediction(label, index, confidence, margin, entropy)
-        sequence = SequenceFacts((int(sequence_length),), "declared") if sequence_length is not None else None
+        sequence = SequenceFacts((length,), "declared") if length is not None else None
         recorder.finish_component(opened, what, (prediction,) if said else (), sequence, extra=facts, end_ns=end)
 
 
@@ -141,13 +147,28 @@ def _evaluation(
     )
 
 
+def _usable(name: str, value: Any, kind: Callable[[Any], T], *, high: float = math.inf) -> T | None:
+    """Return a value that can be recorded, else None and one line that names it: the other facts are kept."""
+    if value is None:
+        return None
+    try:
+        number = kind(value)
+        if 0 <= number <= high and math.isfinite(number):
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    limit = "0 to 1" if high == 1.0 else "0 or more"
+    _log.warning("record_prediction: %s=%r is left out: accepted is a number, %s", name, value, limit)
+    return None
+
+
 def _number(score: Any) -> tuple[float | None, str | None]:
     """Return a finite score, or why there is none: an evaluator that answers NaN or a word did not judge."""
     if score is None:
         return None, None
     try:
         number = float(score)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         _log.warning("record_evaluation: score of type %s is no number: recorded as status=error", type(score).__qualname__)
         return None, "unusable_score"
     return (number, None) if math.isfinite(number) else (None, "nonfinite_score")

@@ -49,5 +49,7 @@ def main() -> None:
 
 
 def _refuse(text: str) -> int:
+    if not text:  # no arguments: the help was printed
+        return 2
     print("lstm-trace: " + " ".join(text.split()), file=sys.stderr)  # noqa: T201
     return 2

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanContext
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext
 
 from lstm_trace import ambient, upstream
 from lstm_trace import conventions as c
@@ -93,6 +93,8 @@ class Handler:
         recorder = self._recorder or default_recorder()
         here = ambient.get()
         parent, context = self._parent(here, parent_run_id)
+        if parent is None:
+            upstream.last_outermost.set(INVALID_SPAN_CONTEXT)  # trace_ref() after an unrecorded chain names no older one
         if here and recorder.suppressed(here):
             return None
         if kind == "llm" and (recorder.settings.model_spans == "provider" or _model_is_suppressed(here, parent)):

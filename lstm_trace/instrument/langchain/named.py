@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from opentelemetry.trace import SpanContext
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext
 
+from lstm_trace import upstream
 from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain.gathering import Gathered
 from lstm_trace.instrument.langchain.handler import handler
@@ -50,6 +51,7 @@ class NamedChain:
     def open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:
         """Open the span of one call, or return None where nothing records."""
         with shield:
+            upstream.last_outermost.set(INVALID_SPAN_CONTEXT)  # trace_ref() after an unrecorded chain names no older one
             if handler.silenced or handler.silent():
                 return None
             kind: Kind = "agent" if self.agent else "chain"
