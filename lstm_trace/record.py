@@ -108,6 +108,12 @@ def record_evaluation(
         target = _target(ref)
         if target is None:
             return ""
+        if not isinstance(name, str) or not name:
+            _log.warning("record_evaluation: name %r is not recorded: accepted is what was judged, such as 'groundedness'", name)
+            return ""
+        if metadata is not None and not isinstance(metadata, Mapping):
+            _log.warning("record_evaluation: metadata of type %s is left out: accepted is a mapping", type(metadata).__qualname__)
+            metadata = None
         if annotator not in get_args(Annotator):
             _log.warning("record_evaluation: annotator %r is none of CODE, LLM, HUMAN: CODE stands", annotator)
             annotator = "CODE"

@@ -41,3 +41,12 @@ def test_a_reference_asked_after_an_unrecorded_chain_names_no_older_one(traced: 
     set_default_recorder(Recorder(tracer_provider=TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)))
     answer()
     assert lstm_trace.trace_ref() == ""
+
+
+def test_bad_metadata_costs_no_score_and_a_score_needs_a_name(traced: Traced, caplog: pytest.LogCaptureFixture) -> None:
+    set_default_recorder(Recorder(tracer_provider=traced.provider))
+    ref = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    assert lstm_trace.record_evaluation(ref, "quality", score=1.0, metadata=3) != ""  # type: ignore[arg-type]
+    assert (traced.named("evaluate quality").attributes or {})[c.EVALUATION_SCORE] == 1.0
+    assert lstm_trace.record_evaluation(ref, "", score=1.0) == ""
+    assert len(caplog.records) == 2
