@@ -27,7 +27,7 @@ class LateSpan(trace.Span):
     def make(self) -> trace.Span:
         """Make the real span; asked for once."""
         if self._make is None:
-            raise NotImplementedError
+            raise NotImplementedError  # a subclass that is given no maker brings its own make()
         return self._make()
 
     def start(self) -> trace.Span:
