@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -31,6 +32,9 @@ def _our_mistakes_raise_and_nothing_stays_open() -> Iterator[None]:
     """In our own tests a mistake of ours is raised, and after each test no span may still be held as open."""
     shield.strict = True
     live.clear()
+    langchain = sys.modules.get("lstm_trace.instrument.langchain.handler")
+    if langchain is not None:
+        langchain.handler.silenced = False  # as in a fresh process: an earlier test's uninstrument() silences decorated chains
     yield
     left = len(live)
     live.clear()
