@@ -118,7 +118,7 @@ def record_evaluation(
             _log.warning("record_evaluation: annotator %r is none of CODE, LLM, HUMAN: CODE stands", annotator)
             annotator = "CODE"
         evaluation = _evaluation(target, str(name), score, label, explanation, error, annotator, evaluator_version, metadata or {})
-        default_recorder().evaluate(evaluation)
+        default_recorder().evaluations.write(evaluation)
         return evaluation.identifier
     return ""
 

@@ -24,9 +24,9 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, Trace
 import lstm_trace
 from lstm_trace import conventions as c
 from lstm_trace.facts import Component, Prediction, SequenceFacts, StateFacts
-from lstm_trace.late import LateSpan
 from lstm_trace.recorder import Recorder, set_default_recorder
-from lstm_trace.sampling import forecast_of
+from lstm_trace.recorder.late import LateSpan
+from lstm_trace.recorder.sampling import forecast_of
 from lstm_trace.settings import Settings
 from tests.tracing import Traced
 

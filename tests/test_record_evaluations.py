@@ -277,7 +277,7 @@ def test_the_same_judgement_delivered_twice_counts_once(traced: Traced, recorder
 def test_counting_is_bounded_and_takes_many_threads(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    monkeypatch.setattr("lstm_trace.recorder._COUNTED_EVALUATIONS", 16)
+    monkeypatch.setattr("lstm_trace.recorder.evaluations._COUNTED", 16)
     recorder = Recorder(Settings(), tracer_provider=traced.provider)
     set_default_recorder(recorder)
 
@@ -287,7 +287,7 @@ def test_counting_is_bounded_and_takes_many_threads(traced: Traced, monkeypatch:
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(judge, range(2000)))) == 2000
     assert len(traced.spans) == 2000
-    assert len(recorder._counted) <= 16 + 8
+    assert len(recorder.evaluations._counted) <= 16 + 8
 
 
 @pytest.mark.usefixtures("recorder")

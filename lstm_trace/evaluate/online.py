@@ -72,7 +72,7 @@ class OnlineEvaluators:
         if not self._background.submit(lambda: self._judge(where, args, kwargs, result)):
             recorder = default_recorder()
             for evaluator in self.evaluators:
-                recorder.count_dropped_evaluation(evaluator.name)
+                recorder.meters.dropped_evaluation(evaluator.name)
 
     def _judge(self, where: SpanContext, args: Arguments, kwargs: dict[str, Any], result: Any) -> None:
         target = TraceRef(where.trace_id, where.span_id)

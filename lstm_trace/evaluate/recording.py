@@ -79,7 +79,7 @@ def record_run(
     ``copies`` are facts of the target that the caller knows, ``weight`` the traces that it stands for; ``placement`` goes before the
     setting. An interrupt closes the span as an error and passes.
     """
-    opened = recorder.open_evaluation(evaluator.name, target, placement=placement)
+    opened = recorder.evaluations.open(evaluator.name, target, placement=placement)
     token = context.attach(opened.context)
     result = EvaluationResult.error(KeyboardInterrupt("interrupted"))
     try:
@@ -87,7 +87,7 @@ def record_run(
     finally:
         context.detach(token)
         evaluation = evaluation_of(target, evaluator, result, recorder, metadata=metadata, weight=weight)
-        recorder.finish_evaluation(opened, evaluation, {**(copies or {}), **_usage(result)})
+        recorder.evaluations.finish(opened, evaluation, {**(copies or {}), **_usage(result)})
     return result
 
 

@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
 from lstm_trace import trace_lstm
-from lstm_trace.lane import Lane
 from lstm_trace.recorder import Recorder, set_default_recorder
+from lstm_trace.recorder.lane import Lane
 from lstm_trace.settings import Settings
 from tests.lstm.models import Padded
 from tests.tracing import CountedIds

@@ -10,7 +10,7 @@ from opentelemetry import context, trace
 from torch import nn
 
 from lstm_trace import record_prediction, suppress, trace_lstm
-from lstm_trace.late import LateSpan
+from lstm_trace.recorder.late import LateSpan
 from tests.lstm.models import Padded
 from tests.tracing import Traced
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from lstm_trace import ambient
 from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain.handler import handler
 from lstm_trace.instrument.langchain.runs import RUN_KEY, Run, Scope, run_of, scopes
+from lstm_trace.recorder import ambient
 
 MakeScope = Callable[[Any], Scope]
 

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import wrapt
 
-from lstm_trace import ambient
 from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain.handler import handler
 from lstm_trace.instrument.langchain.runs import RUN_KEY, Run
+from lstm_trace.recorder import ambient
 
 _MODULE: Final = "langchain_core.embeddings.embeddings"
 _METHODS: Final = ("embed_documents", "embed_query", "aembed_documents", "aembed_query")

@@ -7,10 +7,10 @@ import inspect
 from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
-from lstm_trace import ambient
 from lstm_trace.instrument.langchain.current import astepwise, stepwise
 from lstm_trace.instrument.langchain.named import NamedChain, close
 from lstm_trace.instrument.langchain.runs import Scope
+from lstm_trace.recorder import ambient
 
 
 def trace_function(target: Any, chain: NamedChain) -> Any:

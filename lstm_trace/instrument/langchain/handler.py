@@ -10,14 +10,14 @@ from typing import Any, Final
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext
 
-from lstm_trace import ambient, upstream
 from lstm_trace import conventions as c
+from lstm_trace import upstream
 from lstm_trace.instrument.langchain import attributes as to
 from lstm_trace.instrument.langchain.content import Content
 from lstm_trace.instrument.langchain.messages import Answer
 from lstm_trace.instrument.langchain.runs import RUN_KEY, Kind, LiveRuns, Run, Scope
 from lstm_trace.instrument.langchain.trajectory import NOWHERE, Place, Trajectory, branch_of, place_of
-from lstm_trace.recorder import Recorder, default_recorder
+from lstm_trace.recorder import Recorder, ambient, default_recorder
 from lstm_trace.upstream import live as live_spans
 
 _PAUSED_LIMIT: Final = 4_096
@@ -235,7 +235,7 @@ class Handler:
         if (content := self.content) is not None:
             attributes.update(content.answered(response))
         self.end(run, attributes, error=error, end_ns=now)
-        if recorder.is_metering():
+        if recorder.meters.is_on():
             labels = self.vocabulary.metric_labels(run.asked) if run.asked is not None else {}
             if answer.model is not None:
                 labels[c.GEN_AI_RESPONSE_MODEL] = answer.model
@@ -244,7 +244,7 @@ class Handler:
             tokens = {
                 kind: count for kind, count in (("input", answer.input_tokens), ("output", answer.output_tokens)) if count is not None
             }
-            recorder.record_operation((now - opened.start_ns) / 1e9, tokens, labels, opened.context)
+            recorder.meters.operation((now - opened.start_ns) / 1e9, tokens, labels, opened.context)
 
     def _remember_pause(self, thread: str, paused: SpanContext) -> None:
         self._paused[thread] = paused

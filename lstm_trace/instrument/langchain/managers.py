@@ -6,12 +6,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from lstm_trace import ambient
 from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain import starts
 from lstm_trace.instrument.langchain.handler import handler
 from lstm_trace.instrument.langchain.others import without_others
 from lstm_trace.instrument.langchain.runs import LEASE, Run, Scope, take_scope
+from lstm_trace.recorder import ambient
 
 Opener = Callable[[Any, Any, "tuple[Any, ...]", "dict[str, Any]", "Scope | None"], "Run | None"]
 """(callback manager, run manager, args, kwargs, scope) -> the run, if it is to be followed."""

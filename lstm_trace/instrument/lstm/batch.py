@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext
 
-from lstm_trace import ambient
 from lstm_trace import conventions as c
-from lstm_trace.calls import ComponentCall, Described, Single, as_prediction, finish_single
 from lstm_trace.facts import Prediction, SequenceFacts
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm.call import Call
+from lstm_trace.recorder import ambient
+from lstm_trace.recorder.calls import ComponentCall, Described, Single, as_prediction, finish_single
 
 if TYPE_CHECKING:
     from lstm_trace.instrument.lstm.component import Known, Traced
@@ -63,7 +63,7 @@ def begin(
 ) -> BatchCall | None:
     """Begin the call that answers all requests of a scope; None where none of them is sampled and nothing counts."""
     sampled = [row for row, each in enumerate(scope.contexts) if recorder.will_record(each) is not False]
-    if not sampled and not recorder.is_metering():
+    if not sampled and not recorder.meters.is_on():
         return None
     here = ambient.get()
     if recorder.suppressed(here):
@@ -163,10 +163,10 @@ class BatchCall(Call):
             length = lengths[row] if row < len(lengths) else None
             if row in sampled:
                 self._request(row, context, link, prediction, length, facts, compute, end, error)
-            elif recorder.is_metering():
+            elif recorder.meters.is_on():
                 one = SequenceFacts((length,), facts.source) if facts is not None and length is not None else None
                 cohort = recorder.cohort(length) if length is not None else None
-                recorder.component_metrics(component, (prediction,) if prediction is not None else (), one, cohort, compute, context)
+                recorder.meters.component(component, (prediction,) if prediction is not None else (), one, cohort, compute, context)
 
     def _request(
         self,

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
-from lstm_trace import ambient
 from lstm_trace import conventions as c
-from lstm_trace.calls import ComponentCall, Single, as_prediction, finish_as_event, finish_single
 from lstm_trace.facts import Prediction, SequenceFacts, StateFacts, StateOrigin, Summary
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import device, outputs, prediction, state
 from lstm_trace.instrument.lstm.tree import kind_of
 from lstm_trace.instrument.lstm.watch import FRESH
-from lstm_trace.recorder import Event, Recorder
+from lstm_trace.recorder import Event, Recorder, ambient
+from lstm_trace.recorder.calls import ComponentCall, Single, as_prediction, finish_as_event, finish_single
 from lstm_trace.upstream import context_facts
 
 if TYPE_CHECKING:
@@ -223,11 +222,11 @@ class Call(ComponentCall):
         for owner, origin in zip(_owners(session, each, 0, len(origins)), origins, strict=False):
             steps, is_reset = book.step(owner, origin)
             if is_reset:
-                self.recorder.count_reset(self.traced.name)
+                self.recorder.meters.count_reset(self.traced.name)
         return steps if len(origins) == 1 and book.kept else None
 
     def _leaked(self) -> None:
-        self.recorder.count_leak(self.traced.name)
+        self.recorder.meters.count_leak(self.traced.name)
         self.event(Event(c.EVENT_STATE_FOREIGN, {c.COMPONENT_NAME: self.traced.name, c.STATE_ORIGIN: "foreign"}, self.recorder.clock()))
         self.traced.warn(
             "foreign", "a hidden state of another session or batch row was passed in; every case is counted in lstm.state.leaks"

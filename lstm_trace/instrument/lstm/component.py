@@ -15,11 +15,8 @@ from opentelemetry import baggage
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN_CONTEXT
 
-from lstm_trace import ambient
 from lstm_trace import conventions as c
 from lstm_trace import recorder as recording
-from lstm_trace.ambient import SPAN_KEY
-from lstm_trace.calls import Described, Single
 from lstm_trace.facts import Component, Prediction
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import batch, outputs, prediction, sequence, switch
@@ -30,6 +27,9 @@ from lstm_trace.instrument.lstm.lengths import has_values
 from lstm_trace.instrument.lstm.options import Options
 from lstm_trace.instrument.lstm.state import StateBook
 from lstm_trace.instrument.lstm.tree import Tree, read_tree
+from lstm_trace.recorder import ambient
+from lstm_trace.recorder.ambient import SPAN_KEY
+from lstm_trace.recorder.calls import Described, Single
 from lstm_trace.upstream import FACTS_KEY, with_facts
 
 _log = logging.getLogger("lstm_trace")

@@ -8,8 +8,8 @@ from math import exp, isfinite, log
 from operator import mul
 from typing import Any, Final, NamedTuple
 
-from lstm_trace.calls import Single
 from lstm_trace.facts import Prediction, Summary
+from lstm_trace.recorder.calls import Single
 
 Names = Mapping[int, str]
 

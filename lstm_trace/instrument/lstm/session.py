@@ -12,10 +12,10 @@ from opentelemetry import context
 
 from lstm_trace import attributes as to
 from lstm_trace import conventions as c
-from lstm_trace.calls import Single, as_prediction
 from lstm_trace.facts import Prediction
 from lstm_trace.guard import shield
 from lstm_trace.recorder import Event, OpenSpan, default_recorder
+from lstm_trace.recorder.calls import Single, as_prediction
 from lstm_trace.upstream import with_facts
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class traced_session:
         self.resets += 1
         if self._opened is not None:
             with shield:
-                self._recorder.count_reset(self.traced.name)
+                self._recorder.meters.count_reset(self.traced.name)
 
     def covers(self, traced: Traced, module: Any) -> bool:
         """Tell whether a call of this component belongs to the session."""
@@ -204,7 +204,7 @@ def note_reset(traced: Traced, module: Any) -> None:
         streamed.reset()
     elif traced.is_on() and not traced.known(module).book.kept:
         # Where states are seen to be carried, the next call shows the reset.
-        default_recorder().count_reset(traced.name)
+        default_recorder().meters.count_reset(traced.name)
 
 
 __all__ = ["Decision", "SessionCall", "current", "label_flips", "note_reset", "traced_session"]

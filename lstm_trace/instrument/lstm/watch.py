@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-import wrapt
-
-from lstm_trace import ambient
-from lstm_trace.calls import WATCH_KEY
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import dynamo, switch
+from lstm_trace.instrument.lstm.importing import when_imported
 from lstm_trace.instrument.lstm.state import keys_of
+from lstm_trace.recorder import ambient
+from lstm_trace.recorder.calls import WATCH_KEY
 
 _LAYERS_A_CALL: Final = 16
 
@@ -74,7 +73,7 @@ def install() -> None:
     for home, names in _HOMES.items():
         if home not in _installed:
             _installed.add(home)
-            wrapt.register_post_import_hook(_place(names), home)
+            when_imported(home, _place(names))
 
 
 _installed: set[str] = set()

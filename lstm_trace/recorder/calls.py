@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind
 
-from lstm_trace import ambient, upstream
+from lstm_trace import upstream
 from lstm_trace.conventions import (
     BATCH_INDEX,
     BATCH_SIZE,
@@ -33,7 +33,9 @@ from lstm_trace.conventions import (
     TRAJECTORY_STEP,
 )
 from lstm_trace.facts import Component, Prediction, SequenceFacts, StateFacts
-from lstm_trace.late import LateSpan
+from lstm_trace.recorder import ambient
+from lstm_trace.recorder.late import LateSpan
+from lstm_trace.recorder.meters import Meters
 from lstm_trace.settings import Settings
 from lstm_trace.upstream import FACTS_KEY, Upstream, live
 
@@ -60,6 +62,7 @@ class Writer(Protocol):
     settings: Settings
     events_on_span: bool
     events_on_log: bool
+    meters: Meters
 
     def source(self) -> Any: ...
     def begin(self, opened: Any) -> Span: ...
@@ -67,10 +70,6 @@ class Writer(Protocol):
     def constants_of(self, component: Component) -> Attributes: ...
     def cohort(self, length: int) -> str: ...
     def log_prediction(self, attributes: Attributes, now: int, current: Context) -> None: ...
-    def is_metering(self) -> bool: ...
-    def component_metrics(
-        self, component: Component, predictions: Any, sequence: Any, cohort: Any, seconds: float, current: Context
-    ) -> None: ...
 
 
 def as_prediction(said: Single | Prediction) -> Prediction:
@@ -203,7 +202,7 @@ def finish_single(
         live.publish(
             Upstream((*said, call.described.component.name, length, cohort), span_context, None, attributes.get(SESSION_ID)), parent
         )
-    if recorder.is_metering():
+    if recorder.meters.is_on():
         _metrics(call, said, length, source, cohort, end_ns, span)
 
 
@@ -226,7 +225,7 @@ def finish_as_event(
     if said is not None:
         session = upstream.context_facts(call.parent_context).get(SESSION_ID)
         live.publish(Upstream((*said, call.described.component.name, length, cohort), call.parent, None, session), call.parent)
-    if recorder.is_metering():
+    if recorder.meters.is_on():
         _metrics(call, said, length, source, cohort, end_ns, span)
 
 
@@ -307,7 +306,7 @@ def _metrics(
     predictions = (Prediction(*said),) if said is not None else ()
     sequence = SequenceFacts((length,), source) if length is not None else None  # type: ignore[arg-type]
     seconds = (end_ns - call.start_ns) / 1e9
-    call.recorder.component_metrics(
+    call.recorder.meters.component(
         call.described.component, predictions, sequence, cohort, seconds, ambient.with_span(span, call.parent_context)
     )
 
