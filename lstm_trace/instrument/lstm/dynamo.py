@@ -13,9 +13,7 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any
 
-import wrapt
-
-from lstm_trace.guard import shield
+from lstm_trace.instrument.lstm.importing import when_imported
 
 _log = logging.getLogger("lstm_trace")
 
@@ -44,6 +42,14 @@ must_break: Callable[[str], bool]
 graph_break: Callable[[], None]
 
 
+_asks: Callable[[], bool] = bool
+
+
+def is_compiling() -> bool:
+    """Tell whether Dynamo traces this: for what was decorated before torch was imported; else ``torch.compiler`` is asked itself."""
+    return _asks()
+
+
 def skip(frame: Any) -> None:
     """Have Dynamo skip the frame of this function, but not what it calls; nothing is imported for it."""
     code: CodeType = frame.__code__
@@ -54,9 +60,9 @@ def skip(frame: Any) -> None:
         _skip(code)
 
 
-def _on_import(module: Any) -> None:
-    with shield:  # an import of the user's must not fail for us
-        _prepare(module)
+def _ask_torch(torch: Any) -> None:
+    global _asks
+    _asks = torch.compiler.is_dynamo_compiling
 
 
 def _prepare(dynamo: Any) -> None:
@@ -86,4 +92,5 @@ def _prepare(dynamo: Any) -> None:
         every(code)
 
 
-wrapt.register_post_import_hook(_on_import, "torch._dynamo")
+when_imported("torch", _ask_torch)
+when_imported("torch._dynamo", _prepare)

@@ -241,7 +241,7 @@ def _call_of(cls: type, traced: Traced) -> Callable[..., Any]:
 
 def _is_compiling() -> Callable[[], bool]:
     torch: Any = sys.modules.get("torch")
-    return torch.compiler.is_dynamo_compiling if torch is not None else bool
+    return torch.compiler.is_dynamo_compiling if torch is not None else dynamo.is_compiling
 
 
 # --- Functions ------------------------------------------------------------------------------------------------------------

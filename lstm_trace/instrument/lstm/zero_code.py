@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any, Final
 
-import wrapt
-
 from lstm_trace.instrument.lstm.forms import decorate, traced_of
+from lstm_trace.instrument.lstm.importing import is_importing, when_imported, when_whole
 from lstm_trace.instrument.lstm.options import Options
 
 _log = logging.getLogger("lstm_trace")
@@ -33,7 +32,10 @@ def watch(components: Iterable[str]) -> None:
             _log.warning(
                 "LSTM_TRACE_COMPONENTS: no module %s is found for %r: it is traced only if the application imports it", module, component
             )
-        wrapt.register_post_import_hook(_on_import(path, component), module)
+        if module == "__main__":
+            _log.warning("LSTM_TRACE_COMPONENTS: %r is not traced: the script itself is never imported; decorate it there", component)
+            continue
+        when_imported(module, _on_import(path, component))
 
 
 def _on_import(path: str, component: str) -> Any:
@@ -44,7 +46,9 @@ def _on_import(path: str, component: str) -> Any:
             for parent in parents:
                 owner = getattr(owner, parent, None)
             found = getattr(owner, name, None)
-            if found is None:
+            if found is None and is_importing(module):
+                when_whole(module, place)  # a name that the package takes over from elsewhere further down
+            elif found is None:
                 _log.warning("LSTM_TRACE_COMPONENTS: %r is not traced: %s has no %s", component, module.__name__, path)
             elif traced_of(found) is None:
                 setattr(owner, name, decorate(found, Options()))
