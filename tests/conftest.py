@@ -32,11 +32,19 @@ def _our_mistakes_raise_and_nothing_stays_open() -> Iterator[None]:
     """In our own tests a mistake of ours is raised, and after each test no span may still be held as open."""
     shield.strict = True
     live.clear()
-    langchain = sys.modules.get("lstm_trace.instrument.langchain.handler")
-    if langchain is not None:
-        langchain.handler.silenced = False  # as in a fresh process: an earlier test's uninstrument() silences decorated chains
+    _as_in_a_fresh_process()
     yield
     left = len(live)
     live.clear()
     recorder_module.set_default_recorder(None)
     assert left == 0, f"{left} spans are still held as open"
+
+
+def _as_in_a_fresh_process() -> None:
+    """Switch decorated components and chains on: an earlier test's ``uninstrument()`` silenced them."""
+    switch = sys.modules.get("lstm_trace.instrument.lstm.switch")
+    if switch is not None and not switch.on:
+        switch.turn(True)
+    langchain = sys.modules.get("lstm_trace.instrument.langchain.handler")
+    if langchain is not None:
+        langchain.handler.silenced = False

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from lstm_trace.instrument.lstm import switch
 from lstm_trace.recorder import Recorder, set_default_recorder
 from lstm_trace.settings import Settings
 from tests.tracing import Traced
@@ -29,9 +28,3 @@ def settle(traced: Traced) -> Callable[..., Traced]:
         return traced
 
     return put
-
-
-@pytest.fixture(autouse=True)
-def _on() -> Iterator[None]:
-    yield
-    switch.turn(True)
