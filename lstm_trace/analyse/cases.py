@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 from lstm_trace.analyse.dimensions import UNKNOWN, cohort_of
@@ -27,10 +27,11 @@ class View:
     component: str | None = None
 
 
-_CARRIED: Final = (
+CARRIED: Final = (
     "trace_id", "span_id", "start_ns", "release", "session_id", "service", "component", "component_version", "preprocessing",
     "length", "cohort", "time_gap", "label", "confidence", "state_origin", "duration_s", "batch_size",
 )  # fmt: skip
+"""The facts of a component call."""
 _TOLD: Final = ("upstream_component", "upstream_length", "upstream_cohort", "upstream_label", "upstream_confidence")
 _KEPT: Final[WeakKeyDictionary[Store, dict[tuple[str, View], Any]]] = WeakKeyDictionary()
 """What is known of an open store already: every analysis of it starts from the same tables."""
@@ -51,35 +52,42 @@ def calls(store: Store, view: View = EVERYTHING) -> Any:
     return _within(_own(store, view), view)
 
 
-def traces(store: Store, view: View = EVERYTHING) -> Any:
-    """One row a trace: the facts of its first component call.
+def traces(store: Store, view: View = EVERYTHING, facts: Iterable[str] = CARRIED) -> Any:
+    """One row a trace: the facts of its first component call; of those ``facts`` that an analysis needs, where it names them.
 
     A trace whose component ran elsewhere takes them from the first upstream facts on its spans, without ``duration_s``; a trace that
     knows of no prediction at all has only its release, session and service.
     """
     import ibis
 
-    own = _own(store, view)
-    first = own.group_by("trace_id").aggregate(span_id=own.span_id.argmin(own.start_ns))
-    led = own.semi_join(first, ["trace_id", "span_id"])
-    return _within(led if view.component else ibis.union(led, _elsewhere(store, view)), view)
+    needed = _with_place(facts)
+    own = _own(store, view).select(*needed)
+    number = ibis.row_number().over(ibis.window(group_by="trace_id", order_by=["start_ns", "span_id"]))
+    led = own.mutate(number=number).filter(lambda calls: calls.number == 0).select(*needed)
+    return _within(led if view.component else ibis.union(led, _elsewhere(store, view).select(*needed)), view)
 
 
-def units(store: Store, view: View = EVERYTHING) -> Any:
-    """One row a component call, and one a trace without any: what a cohort is made of."""
+def units(store: Store, view: View = EVERYTHING, facts: Iterable[str] = CARRIED) -> Any:
+    """One row a component call, and one a trace without any: what a cohort is made of. ``facts``: those that an analysis needs."""
     import ibis
 
-    own = _own(store, view)
-    return _within(own if view.component else ibis.union(own, _elsewhere(store, view)), view)
+    needed = _with_place(facts)
+    own = _own(store, view).select(*needed)
+    return _within(own if view.component else ibis.union(own, _elsewhere(store, view).select(*needed)), view)
+
+
+def _with_place(facts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(("trace_id", "span_id", "start_ns", *facts)))
 
 
 def _own(store: Store, view: View) -> Any:
     def make() -> Any:
-        spans = working(store, *_CARRIED)
+        spans = working(store, *CARRIED)
         found = spans.filter(spans.component.notnull() if view.component is None else spans.component == view.component)
-        return found.select(*_CARRIED).mutate(cohort=cohort_of(found.length, found.cohort, view.edges))
+        return found.select(*CARRIED).mutate(cohort=cohort_of(found.length, found.cohort, view.edges))
 
-    return _kept(store, "calls", View(view.edges, component=view.component), make)
+    # A view: reading the few columns that an analysis asks for costs less than writing all of them down.
+    return _kept(store, "calls", View(view.edges, component=view.component), make, form="view")
 
 
 def _elsewhere(store: Store, view: View) -> Any:
@@ -104,23 +112,26 @@ def _elsewhere(store: Store, view: View) -> Any:
             confidence=rest.upstream_confidence.argmin(rest.start_ns, where=told),
         )
         types = store.spans.schema()
-        absent = {name: ibis.null(types[name]) for name in _CARRIED if name not in made.columns}
-        return made.mutate(cohort=cohort_of(made.length, made.cohort, view.edges), **absent).select(*_CARRIED)
+        absent = {name: ibis.null(types[name]) for name in CARRIED if name not in made.columns}
+        return made.mutate(cohort=cohort_of(made.length, made.cohort, view.edges), **absent).select(*CARRIED)
 
     return _kept(store, "elsewhere", every, make)
 
 
-def _kept(store: Store, name: str, view: View, make: Callable[[], Any]) -> Any:
-    """Hold an intermediate table in DuckDB, so that it is computed once an open store; elsewhere it stays an expression.
+def _kept(store: Store, name: str, view: View, make: Callable[[], Any], form: Literal["table", "view"] = "table") -> Any:
+    """Hold an intermediate table in DuckDB, so that it is computed once an open store, or a view of it, so that it is compiled once.
 
-    A ClickHouse account that may only read cannot hold one.
+    Elsewhere it stays an expression: a ClickHouse account that may only read cannot hold one.
     """
 
     def hold() -> Any:
         made = make()
         if getattr(store.connection, "name", None) != "duckdb":
             return made
-        return store.connection.create_table(f"lstm_trace_{name}_{len(_KEPT[store])}", made, temp=True)
+        held = f"lstm_trace_{name}_{len(_KEPT[store])}"
+        # Not create_table(), which compiles twice and writes the rows twice.
+        store.connection.con.execute(f"create temp {form} {held} as {store.connection.compile(made)}")
+        return store.connection.sql(f"select * from {held}", schema=made.schema())
 
     return once(store, name, view, hold)
 
@@ -142,19 +153,23 @@ def tokens(store: Store) -> Any:
         models = spans.filter(spans.span_kind == "LLM")
         return models.group_by("trace_id").aggregate(given=models.input_tokens.sum(), made=models.output_tokens.sum())
 
-    return _kept(store, "tokens", EVERYTHING, make)
+    return once(store, "tokens", EVERYTHING, make)
 
 
-def judgements(store: Store, view: View = EVERYTHING) -> Any:
+def judgements(store: Store, view: View = EVERYTHING, facts: Iterable[str] | None = None) -> Any:
     """One row an evaluation, with the facts of the call it judges: the component's own span, else its trace's first call.
+
+    An analysis that looks only once names the ``facts`` that it needs: then nothing else is joined, and nothing is held.
 
     ``judged`` says that it has a score or a label, ``failed`` that it failed (null where not judged). An evaluation of a trace that is
     not in the store keeps the release, cohort and confidence that were copied onto it; it is left out of a window of time.
     """
-    return _kept(store, "judgements", view, lambda: _judgements(store, view))
+    if facts is not None:
+        return _judgements(store, view, facts)
+    return _kept(store, "judgements", view, lambda: _judgements(store, view, CARRIED))
 
 
-def _judgements(store: Store, view: View) -> Any:
+def _judgements(store: Store, view: View, asked: Iterable[str]) -> Any:
     import ibis
 
     made = store.evaluations
@@ -163,9 +178,10 @@ def _judgements(store: Store, view: View) -> Any:
         judged=judged(made), failed=failed(made), copied_release=made.release, copied_cohort=made.cohort,
         copied_confidence=made.confidence, carrier_trace_id=made.trace_id, carrier_span_id=made.span_id,
     )  # fmt: skip
-    facts = [name for name in _CARRIED if name not in ("trace_id", "span_id")]
+    # Release, cohort and confidence are copied onto evaluations.
+    facts = [name for name in dict.fromkeys(("release", "cohort", "confidence", *asked)) if name not in ("trace_id", "span_id")]
     direct = calls(store, view).select(call_trace="trace_id", call_span="span_id", **{f"call_{name}": name for name in facts})
-    whole = traces(store, view).select(first_trace="trace_id", **{f"first_{name}": name for name in facts})
+    whole = traces(store, view, facts).select(first_trace="trace_id", **{f"first_{name}": name for name in facts})
     # Left joins, each table once: ClickHouse writes a table out again wherever it is named.
     rows = made.left_join(direct, [made.target_trace_id == direct.call_trace, made.target_span_id == direct.call_span])
     rows = rows.left_join(whole, [rows.target_trace_id == whole.first_trace])

@@ -16,6 +16,8 @@ from lstm_trace.store import Store
 
 ESCALATION: Final = "escalation"
 FEEDBACK: Final = "feedback"
+_TOLD_BY: Final = {"state": "state_origin"}
+"""Dimensions that are called otherwise than the fact they are read from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,10 @@ def cohorts(
     names = tuple(dict.fromkeys(ALIASES.get(name, name) for name in by))
     if not 1 <= len(names) <= 3:
         raise BadInput(f"cannot group by {','.join(by)!r}: give one to three dimensions, such as cohort,release")
-    units = grouped(store, cases.units(store, view), names)
-    judged = grouped(store, cases.judgements(store, view), names)
+    told = [_TOLD_BY.get(name, name) for name in names]
+    needed = [name for name in told if name in cases.CARRIED]
+    units = grouped(store, cases.units(store, view, (*needed, "confidence", "duration_s")), names)
+    judged = grouped(store, cases.judgements(store, view, needed), names)
     facts = {_key(row, names): row for row in _facts(store, units, names)}
     signals = {(_key(row, names), row["evaluation_name"]): row for row in _counts(judged, names)}
     if evaluation is not None and not any(name == evaluation for _, name in signals):
