@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lstm_trace.instrument.lstm import batch
 from lstm_trace.recorder import Recorder, set_default_recorder
 from lstm_trace.settings import Settings
 from tests.tracing import Traced
@@ -28,3 +29,8 @@ def settle(traced: Traced) -> Callable[..., Traced]:
         return traced
 
     return put
+
+
+@pytest.fixture(autouse=True)
+def _requests_of_other_tests_are_forgotten() -> None:
+    batch._requests.clear()  # trace ids are counted from 1 in every test

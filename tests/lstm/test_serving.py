@@ -63,6 +63,34 @@ def test_each_sampled_request_gets_a_span_in_its_own_trace(seen: Traced) -> None
     assert len(seen.spans) == 5
 
 
+@pytest.mark.parametrize("first", ["still open", "ended"])
+def test_a_batcher_that_was_started_inside_a_request_is_not_below_it(seen: Traced, first: str) -> None:
+    model = trace_lstm(Padded(), name="intent")
+    tracer = seen.provider.get_tracer("app")
+    requests = [tracer.start_span(f"request {number}", Context()) for number in range(3)]
+    contexts = [trace.set_span_in_context(request, Context()) for request in requests]
+    token = context.attach(contexts[0])  # what the batcher's task inherited, for good
+    with batch_scope(contexts[:2]):
+        model(IDS[:2])
+    if first == "ended":
+        requests[0].end()
+    with batch_scope(contexts[2:]):
+        model(IDS[2:])
+    context.detach(token)
+    for request in requests[1 if first == "ended" else 0 :]:
+        request.end()
+    assert [span.parent for span in seen.spans if span.name == "lstm batch intent"] == [None, None]
+
+
+def test_a_batch_stands_below_the_batchers_own_span(seen: Traced) -> None:
+    tracer = seen.provider.get_tracer("app")
+    request = tracer.start_span("request", Context())
+    with tracer.start_as_current_span("round"), batch_scope([trace.set_span_in_context(request, Context())]):
+        trace_lstm(Padded(), name="intent")(IDS[:1])
+    request.end()
+    assert seen.named("lstm batch intent").parent.span_id == seen.named("round").context.span_id
+
+
 def test_the_prediction_stands_upstream_in_each_request(seen: Traced) -> None:
     model = trace_lstm(Padded(), name="intent")
     tracer = seen.provider.get_tracer("app")

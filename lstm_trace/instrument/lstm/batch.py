@@ -68,16 +68,41 @@ def begin(
     here = ambient.get()
     if recorder.suppressed(here):
         return None
-    # Below the batcher's own span where that is recorded; else the batch is a trace of its own.
-    above = here if recorder.will_record(here) and ambient.SPAN_KEY in here else Context()
-    span: Any = above.get(ambient.SPAN_KEY)
-    parent = span.get_span_context() if span is not None else INVALID_SPAN_CONTEXT
+    above = here if _is_the_batchers_own(here, scope) else Context()
+    parent = _where(above)
     call = BatchCall(traced, known, recorder, above, parent, args, kwargs)
     call.scope = scope
     call.sampled = sampled
     call.links = _links(scope, sampled[:LINKS_A_SPAN])
     call.enter()
     return call
+
+
+def _is_the_batchers_own(here: Context, scope: batch_scope) -> bool:
+    """Tell whether the current span is one that the batcher holds open around its work, so that the batch belongs below it.
+
+    Frameworks start the batcher's task inside the first request that comes (Ray Serve and BentoML do), so for the life of the process
+    that request's span stays current there, ended or not. Anything of a trace in which a request came is taken for such a left-over.
+    """
+    for each in scope.contexts:
+        where = _where(each)
+        if where.is_valid:
+            _requests[where.trace_id] = None
+    if len(_requests) > _REQUESTS:
+        for trace_id in list(_requests)[: _REQUESTS // 4]:
+            _requests.pop(trace_id, None)
+    span: Any = here.get(ambient.SPAN_KEY)
+    return span is not None and span.is_recording() and span.get_span_context().trace_id not in _requests
+
+
+_REQUESTS: Final = 4096
+_requests: Final[dict[int, None]] = {}
+"""Traces of the requests that were answered lately; the oldest go first."""
+
+
+def _where(context: Context) -> SpanContext:
+    span: Any = context.get(ambient.SPAN_KEY)
+    return span.get_span_context() if span is not None else INVALID_SPAN_CONTEXT
 
 
 class Request(ComponentCall):
@@ -88,12 +113,11 @@ class Request(ComponentCall):
     recorder: Recorder
 
     def __init__(self, recorder: Recorder, described: Described, current: Context, start_ns: int, links: tuple[Link, ...]) -> None:
-        span: Any = current.get(ambient.SPAN_KEY)
         self.real = None
         self.recorder = recorder
         self.described = described
         self.parent_context = current
-        self.parent: SpanContext = span.get_span_context() if span is not None else INVALID_SPAN_CONTEXT
+        self.parent: SpanContext = _where(current)
         self.start_ns = start_ns
         self.attributes = {}
         self.links = links
@@ -203,8 +227,7 @@ def _six(prediction: Prediction) -> tuple[Any, ...]:
 def _links(scope: batch_scope, rows: Sequence[int]) -> tuple[Link, ...]:
     found: list[Link] = []
     for row in rows:
-        span: Any = scope.contexts[row].get(ambient.SPAN_KEY)
-        where = span.get_span_context() if span is not None else INVALID_SPAN_CONTEXT
+        where = _where(scope.contexts[row])
         if where.is_valid:
             found.append(Link(where, {c.LINK_KIND: "batch", c.BATCH_INDEX: row}))
     return tuple(found)
