@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_readme import ROOT, clean_environment, read_spans
+from tests.test_readme import clean_environment, read_spans
 
 pytestmark = pytest.mark.real
 
