@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from lstm_trace.evaluate.matching import plain
 from lstm_trace.evaluate.result import EvaluationResult, Subject, answers_errors
 from lstm_trace.facts import Annotator
 
@@ -37,15 +38,16 @@ class BranchMatch:
         taken, expected = _branches(response), _branches(expected_response)
         if not taken:
             return EvaluationResult.skipped("no branch is known")
-        same = taken == expected if len(expected) > 1 or not isinstance(expected_response, str) else expected[0] in taken
+        same = taken == expected if len(expected) > 1 or not isinstance(plain(expected_response), str) else expected[0] in taken
         return EvaluationResult.matched(same, None if same else f"took {' → '.join(taken)}, expected {' → '.join(expected)}")
 
 
-def _branches(value: Any) -> list[str]:
+def _branches(given: Any) -> list[str]:
+    value = plain(given)
     if value is None:
         return []
     if isinstance(value, str):
         return [value]
     if isinstance(value, Sequence):
-        return [str(each) for each in value]
+        return [str(plain(each)) for each in value]
     raise TypeError(f"a branch is a string or a list of strings, not {type(value).__qualname__}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -20,7 +21,8 @@ class GroundTruthMatch:
 
     ``match``: ``exact`` (value and kind), ``normalised`` (Unicode form, case, spaces and end punctuation aside), ``numeric`` (within
     ``tolerance``, or ``relative`` of the larger number), ``json`` (structure; numbers within the tolerance). ``auto`` takes ``json`` for
-    an expected list or object, ``numeric`` for a number, else ``normalised``. Without gold or response it is ``skipped``. Raises
+    an expected list or object, ``numeric`` for a number, else ``normalised``. Enum members, arrays, tensors, dataclasses, pydantic models
+    and chat messages count as what they hold. Without gold or response it is ``skipped``. Raises
     ValueError that names a wrong argument. Nothing is called over the network.
 
     >>> evaluator = GroundTruthMatch()
@@ -46,7 +48,7 @@ class GroundTruthMatch:
         if self.match not in _MATCHES:
             raise ValueError(f"match={self.match!r}: accepted are {', '.join(_MATCHES)}")
         for name in ("tolerance", "relative"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r}: accepted is a number from 0")
 
     @answers_errors
@@ -60,7 +62,7 @@ class GroundTruthMatch:
         return EvaluationResult.matched(why is None, why)
 
     def _compare(self, response: Any, expected: Any) -> str | None:
-        match = self._chosen(expected) if self.match == "auto" else self.match
+        match = self._chosen(response, expected) if self.match == "auto" else self.match
         if match == "json":
             return matching.structure(response, expected, tolerance=self.tolerance, relative=self.relative)
         if match == "numeric":
@@ -68,9 +70,11 @@ class GroundTruthMatch:
         return matching.exact(response, expected) if match == "exact" else matching.normalised(response, expected)
 
     @staticmethod
-    def _chosen(expected: Any) -> Match:
+    def _chosen(response: Any, expected: Any) -> Match:
         if isinstance(expected, Mapping | list | tuple):
             return "json"
-        if isinstance(expected, bool):
+        if isinstance(expected, bool) and not isinstance(response, str):
             return "exact"
+        if isinstance(expected, bool):
+            return "normalised"  # a span keeps labels as text: "True", which is true
         return "numeric" if isinstance(expected, int | float) else "normalised"

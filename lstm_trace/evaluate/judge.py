@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lstm_trace.evaluate.matching import plain
 from lstm_trace.evaluate.models import Unavailable, chat_model
 from lstm_trace.evaluate.result import EvaluationResult, JudgeUsage
 
@@ -112,10 +113,16 @@ def texts(material: Any) -> list[str]:
         inside = getattr(material, name, None)
         if isinstance(inside, str):
             return [inside]
-    return [material if isinstance(material, str) else _json(material)]
+    value = plain(material)
+    return [value if isinstance(value, str) else _json(value)]
 
 
 def _json(value: Any) -> str:
     import json
 
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return json.dumps(value, ensure_ascii=False, default=_jsonable)
+
+
+def _jsonable(value: Any) -> Any:
+    found = plain(value)
+    return str(value) if found is value else found

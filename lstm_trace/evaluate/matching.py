@@ -7,6 +7,8 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any, Final
 
 _FENCE: Final = re.compile(r"\A\s*```[\w-]*\s*\n(?P<inside>.*?)\n?\s*```\s*\Z", re.DOTALL)
@@ -16,9 +18,27 @@ _SHOWN: Final = 80
 
 
 def plain(value: Any) -> Any:
-    """Return a numpy or tensor scalar as its Python value, everything else as it is."""
-    item = getattr(value, "item", None)
-    return item() if callable(item) and not getattr(value, "shape", ()) else value
+    """Return what of a value compares: an Enum member's value, an array's list, a model's fields, a chat message's text; else itself.
+
+    >>> from fractions import Fraction
+    >>> class Intent(Enum):
+    ...     REFUND = "refund"
+    >>> plain(Intent.REFUND), plain(Fraction(1, 2))
+    ('refund', Fraction(1, 2))
+    """
+    if isinstance(value, type):
+        return value
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value):
+        return {each.name: getattr(value, each.name) for each in fields(value)}
+    if hasattr(value, "response_metadata") and isinstance(text := getattr(value, "text", None), str):
+        return str(text)  # a LangChain message
+    for name in ("tolist", "model_dump"):  # numpy and tensors, scalars among them; pydantic
+        found = getattr(value, name, None)
+        if callable(found):
+            return found()
+    return value
 
 
 def exact(response: Any, expected: Any) -> str | None:
@@ -58,16 +78,16 @@ def number(value: Any) -> int | float | None:
 
     Whole numbers stay whole, so that two long order numbers do not become the same double.
 
-    >>> number("3.50"), number("9007199254740993"), number(True), number("1,200")
-    (3.5, 9007199254740993, None, None)
+    >>> number("3.50"), number("9007199254740993"), number(True), number("1,200"), number("1_200")
+    (3.5, 9007199254740993, None, None, None)
     """
-    if isinstance(value, bool) or value is None:
+    if isinstance(value, bool) or value is None or (isinstance(value, str) and "_" in value):
         return None
     try:
         found = int(value) if isinstance(value, int) or (isinstance(value, str) and _WHOLE.match(value)) else float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return found if isinstance(found, int) or math.isfinite(found) else None
 
 
 def numeric(response: Any, expected: Any, *, tolerance: float, relative: float) -> str | None:
@@ -84,8 +104,11 @@ def numeric(response: Any, expected: Any, *, tolerance: float, relative: float) 
     left = number(response)
     if left is None:
         return f"got {_shown(response)}, which is no number, expected {right}"
-    near = abs(left - right) <= max(tolerance, relative * max(abs(left), abs(right)))
-    return None if near else f"got {left}, expected {right}"
+    try:
+        near = left == right or abs(left - right) <= max(tolerance, relative * max(abs(left), abs(right)))
+    except OverflowError:  # a whole number beyond every double
+        near = False
+    return None if near else f"got {_shown(left)}, expected {_shown(right)}"
 
 
 def structure(response: Any, expected: Any, *, tolerance: float, relative: float) -> str | None:
@@ -120,6 +143,7 @@ def _difference(left: Any, right: Any, where: str, tolerance: float, relative: f
     if isinstance(right, Mapping):
         if not isinstance(left, Mapping):
             return f"at {where}: got {_shown(left)}, expected an object"
+        left, right = ({str(key): inside for key, inside in side.items()} for side in (left, right))  # as JSON has them
         for key in right:
             if key not in left:
                 return f"at {where}: {key!r} is missing"
@@ -145,5 +169,8 @@ def _differs(response: Any, expected: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write out a whole number of thousands of digits
+        text = f"a number of {value.bit_length()} bits"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

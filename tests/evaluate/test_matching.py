@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.messages import AIMessage
+from pydantic import BaseModel
 
 from lstm_trace.evaluate import BranchMatch, EvaluationResult, GroundTruthMatch
 
@@ -19,6 +23,20 @@ def test_the_published_call_works_with_only_the_import_changed(capsys: pytest.Ca
     result = evaluator.evaluate(response=predicted_intent, expected_response=gold_intent)
     print(result.score)
     assert capsys.readouterr().out == "1.0\n"
+
+
+class Intent(Enum):
+    REFUND = "refund"
+
+
+class Ticket(BaseModel):
+    intent: Intent
+    amount: float
+
+
+@dataclass
+class Amount:
+    value: float
 
 
 CASES: list[tuple[dict[str, Any], Any, Any, bool]] = [
@@ -62,6 +80,22 @@ CASES: list[tuple[dict[str, Any], Any, Any, bool]] = [
     ({"tolerance": 0.1}, {"a": [1.05, "x"]}, {"a": [1, "x"]}, True),
     ({"match": "json"}, '{"a": 1}', '{"a": 1.0}', True),
     ({"match": "json"}, '"refund"', '"Refund"', False),
+    ({}, Intent.REFUND, "refund", True),
+    ({}, "cancel", Intent.REFUND, False),
+    ({}, AIMessage("Refund."), "refund", True),
+    ({}, Ticket(intent=Intent.REFUND, amount=10), {"intent": "refund", "amount": 10}, True),
+    ({}, Ticket(intent=Intent.REFUND, amount=10), {"intent": "refund", "amount": 11}, False),
+    ({}, [Amount(1.0)], [{"value": 1}], True),
+    ({}, np.array([1.0, 2.0]), [1, 2], True),
+    ({}, [1, 3], np.array([1, 2]), False),
+    ({}, {1: "a"}, '{"1": "a"}', False),
+    ({"match": "json"}, {1: "a"}, '{"1": "a"}', True),
+    ({}, "True", True, True),
+    ({}, "false", True, False),
+    ({}, 10**400, 5, False),
+    ({}, 10**400, 10**400, True),
+    ({}, "9" * 5000, 5, False),
+    ({}, "1_000", 1000, False),
 ]
 
 
@@ -124,6 +158,8 @@ def test_whatever_is_compared_the_answer_is_a_result(response: Any, expected: An
         (["classify", "refunds"], ["classify", "refunds"], True),
         (["refunds", "classify"], ["classify", "refunds"], False),
         (["classify", "refunds"], ["refunds"], False),
+        ([Intent.REFUND], "refund", True),
+        (Intent.REFUND, Intent.REFUND, True),
     ],
 )
 def test_a_branch_matches_or_not(taken: Any, expected: Any, same: bool) -> None:
