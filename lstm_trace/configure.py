@@ -214,27 +214,27 @@ def _set_up(
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import TracerProvider
 
-    from lstm_trace.export.courier import Said
     from lstm_trace.export.delivery import PromptLogProcessor, PromptSpanProcessor
+    from lstm_trace.export.outage import Outages
     from lstm_trace.export.routes import log_exporters, metric_readers, span_exporters, span_route
     from lstm_trace.instrument.processor import add_upstream_processor
 
     environ = dict(os.environ)
-    said: Said = set()
+    outages = Outages()
     route = span_route(settings, endpoint, store, environ, durable=durable)
     resource = _resource(settings, service_name, release)
     exit_is_ours: Mapping[str, Any] = {"resource": resource, "shutdown_on_exit": False}
 
     tracer_provider = TracerProvider(sampler=sampler, **exit_is_ours)
     add_upstream_processor(tracer_provider, settings)
-    for exporter in span_exporters(route, said):
+    for exporter in span_exporters(route, outages):
         prompt = PromptSpanProcessor(exporter, delay_millis=_DURABLE_DELAY_MILLIS) if durable else PromptSpanProcessor(exporter)
         tracer_provider.add_span_processor(prompt)  # pyright: ignore[reportArgumentType]
     trace.set_tracer_provider(tracer_provider)
     owned: list[Any] = [tracer_provider]
 
     # By their names: the API's stand-ins for "none set" are private for two of the three signals.
-    readers = metric_readers(endpoint, environ, said) if type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider" else []
+    readers = metric_readers(endpoint, environ, outages) if type(metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider" else []
     # Without a reader an SDK provider takes some twenty times as long for a measurement that nobody reads as the API's own no-op.
     if readers:
         meter_provider = MeterProvider(metric_readers=readers, **exit_is_ours)
@@ -242,7 +242,7 @@ def _set_up(
         owned.append(meter_provider)
     if type(_logs.get_logger_provider()).__name__ == "ProxyLoggerProvider":
         logger_provider = LoggerProvider(**exit_is_ours)
-        for log_exporter in log_exporters(endpoint, environ, said):
+        for log_exporter in log_exporters(endpoint, environ, outages):
             logger_provider.add_log_record_processor(PromptLogProcessor(log_exporter))
         _logs.set_logger_provider(logger_provider)
         owned.append(logger_provider)

@@ -17,9 +17,8 @@ from typing import Any, Final
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from lstm_trace.export.endpoint import Target
+from lstm_trace.export.outage import Outages
 from lstm_trace.guard import shield
-
-_log = logging.getLogger("lstm_trace")
 
 _NOISE: Final = tuple(
     f"opentelemetry.exporter.otlp.proto.{name}"
@@ -28,12 +27,8 @@ _NOISE: Final = tuple(
 _PENDING: Final = 32
 """Batches that wait at most (of 512 spans by default); what comes after goes back to the caller."""
 _FIRST_PATIENCE: Final = 5.0
-"""Seconds that a receiver which was never met gets to come up, as beside us in the same compose file."""
+"""Seconds from the start that a receiver which was never met gets to come up, as beside us in the same compose file."""
 _RETRY_FIRST, _RETRY_LAST = 5.0, 60.0
-
-
-Said = set[tuple[str, str]]
-"""(host, signal) that have spoken up, shared by the couriers of one configuration: one line a receiver, not three."""
 
 
 class _HeldBack(logging.Filter):
@@ -69,17 +64,20 @@ class Courier:
     batches again. After a failure nothing is tried for 5 seconds, then 10, 20 … 60.
     """
 
-    def __init__(self, target: Target, connect: Callable[[], Any], undelivered: Callable[[Any], None], *, fate: str, said: Said) -> None:
+    def __init__(
+        self, target: Target, connect: Callable[[], Any], undelivered: Callable[[Any], None], *, fate: str, outages: Outages
+    ) -> None:
         self._target = target
         self._connect = connect
         self._undelivered = undelivered
         self._fate = fate
-        self._host = target.url if target.address is None else "{}:{}".format(*target.address)
-        self._said = said
+        self._outages = outages
+        outages.watch(target)
         self._exporter: Any = None
         self._failures = 0
         self._retry_at = 0.0
         self._met = False
+        self._patience = time.monotonic() + _FIRST_PATIENCE
         self._begin()
         if hasattr(os, "register_at_fork"):
             begin = weakref.WeakMethod(self._begin)
@@ -132,7 +130,7 @@ class Courier:
             self._closing = True
             self._changed.notify_all()
         # Where this receiver failed spans already, an exit waits no second time for it.
-        done = self.drain(0.0 if self._target.signal != "traces" and (self._host, "traces") in self._said else seconds)
+        done = self.drain(0.0 if self._target.signal != "traces" and self._outages.spans_failed(self._target) else seconds)
         exporter = self._exporter
         if exporter is not None:
             with suppress(Exception):
@@ -143,7 +141,7 @@ class Courier:
             left = [self._current, *self._waiting] if self._current is not None else list(self._waiting)
             self._current = None
             self._waiting.clear()
-        self._speak("no answer before the process ended")
+        self._outages.begins(self._target, "no answer before the process ended", self._fate)
         for batch in left:
             self._undelivered(batch)
 
@@ -178,9 +176,11 @@ class Courier:
 
     def _deliver(self, batch: Any, noise: _HeldBack) -> bool:
         noise.text = ""
+        unreachable = True
         try:
             if not self._met or self._failures:
                 self._knock()
+            unreachable = False
             if self._exporter is None:
                 self._exporter = self._connect()
             delivered = bool(self._exporter.export(batch).name == "SUCCESS")
@@ -188,11 +188,13 @@ class Courier:
         except Exception as error:  # noqa: BLE001 - whatever the exporter or the network raises, the batch is returned
             delivered, reason = False, _short(f"{getattr(error, 'strerror', None) or error or type(error).__name__}")
         if delivered:
-            self._recovered()
+            if self._failures:
+                self._outages.ends(self._target)
+            self._failures, self._met = 0, True
         else:
             self._failures += 1
             self._retry_at = time.monotonic() + min(_RETRY_FIRST * 2 ** (self._failures - 1), _RETRY_LAST)
-            self._speak(reason)
+            self._outages.begins(self._target, reason, self._fate, unreachable=unreachable)
         return delivered
 
     def _knock(self) -> None:
@@ -202,30 +204,11 @@ class Courier:
         address = self._target.address
         if address is None or getproxies():
             return
-        patience = time.monotonic() + (0.0 if self._failures else _FIRST_PATIENCE)
         while (refusal := _refusal(address)) is not None:
             with self._changed:
-                if self._closing or time.monotonic() >= patience or self._changed.wait_for(lambda: self._closing, 0.5):
+                over = self._failures or time.monotonic() >= self._patience
+                if over or self._changed.wait_for(lambda: self._closing, 0.5):
                     raise refusal
-
-    def _speak(self, reason: str) -> None:
-        target, me = self._target, (self._host, self._target.signal)
-        # The line about spans is the one that says where they went; the other signals are silent where one about their host was said.
-        if me in self._said or (target.signal != "traces" and any(host == self._host for host, _ in self._said)):
-            return
-        self._said.add(me)
-        _log.warning("%s does not take %s (%s%s): they are %s until it does", target.shown, self._what, reason, target.hint, self._fate)
-
-    def _recovered(self) -> None:
-        me = (self._host, self._target.signal)
-        if self._failures and me in self._said:
-            self._said.discard(me)
-            _log.warning("%s takes %s again", self._target.shown, self._what)
-        self._failures, self._met = 0, True
-
-    @property
-    def _what(self) -> str:
-        return "spans" if self._target.signal == "traces" else self._target.signal
 
 
 def _refusal(address: tuple[str, int]) -> OSError | None:

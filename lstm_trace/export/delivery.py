@@ -13,9 +13,10 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult,
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from lstm_trace.export.courier import Courier, Said
+from lstm_trace.export.courier import Courier
 from lstm_trace.export.endpoint import Target, connect
 from lstm_trace.export.otlp_json import StoreExporter
+from lstm_trace.export.outage import Outages
 
 _EXIT_SECONDS: Final = 3.0
 """Seconds that spans get at shutdown; an exit must not hang on a receiver that never answers."""
@@ -30,12 +31,12 @@ class DeliveringSpanExporter(SpanExporter):
     With ``keep_all`` every span is written to the store first, and a failed delivery costs nothing more. Without a store they are dropped.
     """
 
-    def __init__(self, target: Target, store: StoreExporter | None, *, keep_all: bool, said: Said) -> None:
+    def __init__(self, target: Target, store: StoreExporter | None, *, keep_all: bool, outages: Outages) -> None:
         self._store = store
         self._keep_all = keep_all
         kept = "kept" if keep_all else "kept for `lstm-trace forward`"
         fate = "dropped" if store is None else f"{kept} in {store.store}"
-        self._courier = Courier(target, lambda: connect(target), self._undelivered, fate=fate, said=said)
+        self._courier = Courier(target, lambda: connect(target), self._undelivered, fate=fate, outages=outages)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Hand ``spans`` on. Waits for the disk at most, never for the network."""
@@ -97,12 +98,12 @@ class PromptLogProcessor(BatchLogRecordProcessor):
 class DeliveringMetricExporter(MetricExporter):
     """Deliver metrics to ``target``; what cannot be delivered is dropped: the next collection of a cumulative metric contains it."""
 
-    def __init__(self, target: Target, *, said: Said) -> None:
+    def __init__(self, target: Target, *, outages: Outages) -> None:
         asked = connect(target)  # which temporality the environment asks for is known to the exporter only
         super().__init__(preferred_temporality=asked._preferred_temporality, preferred_aggregation=asked._preferred_aggregation)
         asked.shutdown()  # the courier makes its own, and another after a fork
         fate = "dropped (OTEL_METRICS_EXPORTER=none stops them)"
-        self._courier = Courier(target, lambda: connect(target), _dropped, fate=fate, said=said)
+        self._courier = Courier(target, lambda: connect(target), _dropped, fate=fate, outages=outages)
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         """Hand ``metrics_data`` on without waiting."""
@@ -120,8 +121,10 @@ class DeliveringMetricExporter(MetricExporter):
 class DeliveringLogExporter(LogRecordExporter):
     """Deliver log records to ``target``; what cannot be delivered is dropped."""
 
-    def __init__(self, target: Target, *, said: Said) -> None:
-        self._courier = Courier(target, lambda: connect(target), _dropped, fate="dropped (OTEL_LOGS_EXPORTER=none stops them)", said=said)
+    def __init__(self, target: Target, *, outages: Outages) -> None:
+        self._courier = Courier(
+            target, lambda: connect(target), _dropped, fate="dropped (OTEL_LOGS_EXPORTER=none stops them)", outages=outages
+        )
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """Hand ``batch`` on without waiting."""

@@ -26,6 +26,7 @@ from lstm_trace.export import spool
 from lstm_trace.export.endpoint import Target
 from lstm_trace.export.line_file import LineFile
 from lstm_trace.export.otlp_json import StoreExporter
+from lstm_trace.export.outage import Outages
 from lstm_trace.export.stored_lines import Line, batches, lines, together
 from lstm_trace.export.wire import Answer, Sender, sender
 from lstm_trace.guard import shield
@@ -59,9 +60,9 @@ class DurableExporter(SpanExporter):
     With ``keep`` delivered files stay in the store, else they are removed.
     """
 
-    def __init__(self, target: Target, store: StoreExporter, *, keep: bool) -> None:
+    def __init__(self, target: Target, store: StoreExporter, *, keep: bool, outages: Outages) -> None:
         self._written = store
-        self._delivery = _Delivery(target, store.file, keep=keep)
+        self._delivery = _Delivery(target, store.file, keep=keep, outages=outages)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Return when ``spans`` are on the disk."""
@@ -83,7 +84,7 @@ class DurableExporter(SpanExporter):
 class _Delivery:
     """The thread that delivers this process's file and those whose process has ended."""
 
-    def __init__(self, target: Target, own: LineFile, *, keep: bool) -> None:
+    def __init__(self, target: Target, own: LineFile, *, keep: bool, outages: Outages) -> None:
         self._target = target
         self._own = own
         self._keep = keep
@@ -91,7 +92,8 @@ class _Delivery:
         self._retry_at = 0.0
         self._failing_since = 0.0
         self._reason = ""
-        self._said = False
+        self._outages = outages
+        outages.watch(target)
         self._begin()
         if hasattr(os, "register_at_fork"):
             begin = weakref.WeakMethod(self._begin)
@@ -175,17 +177,11 @@ class _Delivery:
             if now - self._failing_since >= _PATIENCE:
                 self._speak(self._reason)
         else:
-            if self._said:
-                _log.warning("%s takes spans again", self._target.shown)
-            self._failures, self._said, self._reason = 0, False, ""
+            self._outages.ends(self._target)
+            self._failures, self._reason = 0, ""
 
     def _speak(self, reason: str) -> None:
-        if not self._said:
-            self._said = True
-            target = self._target
-            _log.warning(
-                "%s does not take spans (%s%s): they wait in %s until it does", target.shown, reason, target.hint, self._own.folder
-            )
+        self._outages.begins(self._target, reason, f"waiting in {self._own.folder}")
 
     def _files(self) -> Iterator[Path]:
         """Every file that is ours to deliver: our own, and those whose lock we get, for as long as the caller looks at them."""

@@ -59,6 +59,11 @@ class Target:
         return (parts.hostname, port) if parts.hostname and port else None
 
     @property
+    def host(self) -> str:
+        """The receiver without the signal's path: ``host:port``, or the URL where that does not say."""
+        return self.url if self.address is None else "{}:{}".format(*self.address)
+
+    @property
     def hint(self) -> str:
         """What to add to a failure's reason where port and protocol do not go together."""
         address = self.address

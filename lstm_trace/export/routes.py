@@ -13,11 +13,11 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from lstm_trace.errors import BadInput
-from lstm_trace.export.courier import Said
 from lstm_trace.export.delivery import DeliveringLogExporter, DeliveringMetricExporter, DeliveringSpanExporter
 from lstm_trace.export.durable import DurableExporter, durable_store
 from lstm_trace.export.endpoint import PREFIX, BadVariable, Signal, Target, resolve, wanted
 from lstm_trace.export.otlp_json import StoreExporter
+from lstm_trace.export.outage import Outages
 from lstm_trace.settings import Settings, variable_of
 
 _log = logging.getLogger("lstm_trace")
@@ -85,35 +85,35 @@ def _problem_of_spans(endpoint: str | None, environ: Mapping[str, str]) -> str |
     return None
 
 
-def span_exporters(route: SpanRoute, said: Said) -> list[SpanExporter]:
-    """Make the exporters of ``route``; ``said`` is shared by all signals, so that one line is said an endpoint."""
+def span_exporters(route: SpanRoute, outages: Outages) -> list[SpanExporter]:
+    """Make the exporters of ``route``; ``outages`` is shared by all signals, so that one line is said an endpoint."""
     exporters: list[SpanExporter] = []
     if route.target is not None and route.store is not None and route.durable:
-        exporters.append(DurableExporter(route.target, route.store, keep=route.keep_all))
+        exporters.append(DurableExporter(route.target, route.store, keep=route.keep_all, outages=outages))
     elif route.target is not None:
-        exporters.append(DeliveringSpanExporter(route.target, route.store, keep_all=route.keep_all, said=said))
+        exporters.append(DeliveringSpanExporter(route.target, route.store, keep_all=route.keep_all, outages=outages))
     elif route.store is not None:
         exporters.append(route.store)
     return exporters + [kind() for kind in _load("opentelemetry_traces_exporter", "OTEL_TRACES_EXPORTER", route.names)]
 
 
-def metric_readers(endpoint: str | None, environ: Mapping[str, str], said: Said) -> list[MetricReader]:
+def metric_readers(endpoint: str | None, environ: Mapping[str, str], outages: Outages) -> list[MetricReader]:
     """Make a reader for each metrics exporter asked for: none without an OTLP endpoint, so that instruments cost next to nothing."""
     target, names = _other_signal("metrics", endpoint, environ)
     exporters: list[Any] = []
     if target is not None:
         try:
-            exporters.append(DeliveringMetricExporter(target, said=said))
+            exporters.append(DeliveringMetricExporter(target, outages=outages))
         except Exception as error:  # noqa: BLE001 - a certificate or time-out that the exporter cannot read is the operator's, not ours
             _log.error("metrics go nowhere: %s is not usable (%s)", target.shown, error)
     exporters += [kind() for kind in _load("opentelemetry_metrics_exporter", "OTEL_METRICS_EXPORTER", names)]
     return [each if isinstance(each, MetricReader) else PeriodicExportingMetricReader(each) for each in exporters]
 
 
-def log_exporters(endpoint: str | None, environ: Mapping[str, str], said: Said) -> list[LogRecordExporter]:
+def log_exporters(endpoint: str | None, environ: Mapping[str, str], outages: Outages) -> list[LogRecordExporter]:
     """Make the exporters of log records asked for: none without an OTLP endpoint."""
     target, names = _other_signal("logs", endpoint, environ)
-    exporters: list[LogRecordExporter] = [DeliveringLogExporter(target, said=said)] if target is not None else []
+    exporters: list[LogRecordExporter] = [DeliveringLogExporter(target, outages=outages)] if target is not None else []
     return exporters + [kind() for kind in _load("opentelemetry_logs_exporter", "OTEL_LOGS_EXPORTER", names)]
 
 

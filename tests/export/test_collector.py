@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from lstm_trace.export.delivery import DeliveringSpanExporter
 from lstm_trace.export.endpoint import resolve
 from lstm_trace.export.otlp_json import StoreExporter
+from lstm_trace.export.outage import Outages
 from tests.export.collector import Collector
 
 pytestmark = pytest.mark.real
@@ -26,7 +27,7 @@ def test_every_span_attribute_event_and_link_arrives(
     store = tmp_path_factory.mktemp("store")
     endpoint = collector.grpc_endpoint if protocol == "grpc" else collector.http_endpoint
     target = resolve("traces", endpoint, {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol})
-    exporter = DeliveringSpanExporter(target, StoreExporter(store), keep_all=False, said=set())
+    exporter = DeliveringSpanExporter(target, StoreExporter(store), keep_all=False, outages=Outages())
     exporter.export(spans)
     assert exporter.force_flush(10_000)
     arrived = collector.spans(len(spans))

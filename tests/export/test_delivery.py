@@ -10,9 +10,11 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 
@@ -20,6 +22,7 @@ from lstm_trace.export import courier
 from lstm_trace.export.delivery import DeliveringMetricExporter, DeliveringSpanExporter
 from lstm_trace.export.endpoint import resolve
 from lstm_trace.export.otlp_json import StoreExporter
+from lstm_trace.export.outage import Outages
 from tests.export.receiver import Receiver
 
 Make = Callable[..., DeliveringSpanExporter]
@@ -32,7 +35,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     made: list[DeliveringSpanExporter] = []
 
     def make(url: str, *, keep_all: bool = False) -> DeliveringSpanExporter:
-        made.append(DeliveringSpanExporter(resolve("traces", url, {}), StoreExporter(tmp_path), keep_all=keep_all, said=set()))
+        made.append(DeliveringSpanExporter(resolve("traces", url, {}), StoreExporter(tmp_path), keep_all=keep_all, outages=Outages()))
         return made[-1]
 
     yield make
@@ -230,19 +233,19 @@ def test_the_environments_headers_are_sent(
     assert receiver.headers[0]["x-key"] == "secret"
 
 
-def test_metrics_stay_silent_about_an_endpoint_that_spans_spoke_of(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path, spans: list[ReadableSpan]
+@pytest.mark.parametrize("first", ["spans", "metrics"])
+def test_one_line_speaks_of_an_endpoint_that_is_not_there_and_it_says_where_the_spans_are(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, spans: list[ReadableSpan], first: str
 ) -> None:
-    url, said = _closed_port(), set[tuple[str, str]]()
-    of_spans = DeliveringSpanExporter(resolve("traces", url, {}), StoreExporter(tmp_path), keep_all=False, said=said)
-    of_metrics = DeliveringMetricExporter(resolve("metrics", url, {}), said=said)
-    of_spans.export(spans)
-    of_spans.shutdown()
-    from opentelemetry.sdk.metrics.export import MetricsData
-
-    of_metrics.export(MetricsData([]))
-    of_metrics.shutdown()
-    assert len(_said(caplog)) == 1
+    url, outages = _closed_port(), Outages()
+    of_spans = DeliveringSpanExporter(resolve("traces", url, {}), StoreExporter(tmp_path), keep_all=False, outages=outages)
+    of_metrics = DeliveringMetricExporter(resolve("metrics", url, {}), outages=outages)
+    sending: list[tuple[Any, Any]] = [(of_spans, spans), (of_metrics, MetricsData([]))]
+    for exporter, batch in sending if first == "spans" else reversed(sending):
+        exporter.export(batch)
+        exporter.shutdown()
+    (line,) = _said(caplog)
+    assert f"in {tmp_path}" in line
 
 
 def _export_in_child(exporter: DeliveringSpanExporter, spans: list[ReadableSpan]) -> None:

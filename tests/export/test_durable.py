@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from lstm_trace.export.durable import DurableExporter, durable_store
 from lstm_trace.export.endpoint import resolve
 from lstm_trace.export.forward import forward
+from lstm_trace.export.outage import Outages
 from tests.export.collector import Collector
 from tests.export.receiver import Receiver
 
@@ -90,7 +91,10 @@ def test_an_outage_costs_one_line_and_the_next_process_delivers(program: Program
     receiver.answer = lambda path: 503
     said = program.run(receiver.url, "work('a', 10); time.sleep(1); work('b', 10)")
     assert said.count("\n") == 1
-    assert f"{receiver.url}/v1/traces does not take spans (503 Service Unavailable): they wait in {program.folder / 'lstm-traces'}" in said
+    assert (
+        f"{receiver.url}/v1/traces does not take spans (503 Service Unavailable): they are waiting in {program.folder / 'lstm-traces'}"
+        in said
+    )
     receiver.answer = lambda path: 200
     assert program.run(receiver.url, "pass") == ""
     assert _names(receiver) == {"a": 10, "b": 10}
@@ -162,7 +166,7 @@ def test_every_span_arrives_through_a_real_collector(
 ) -> None:
     endpoint = collector.grpc_endpoint if protocol == "grpc" else collector.http_endpoint
     target = resolve("traces", endpoint, {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol})
-    exporter = DurableExporter(target, durable_store(tmp_path, strict=True, delivered=True), keep=False)
+    exporter = DurableExporter(target, durable_store(tmp_path, strict=True, delivered=True), keep=False, outages=Outages())
     exporter.export(spans)
     assert exporter.force_flush(10_000)
     exporter.shutdown()
