@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from lstm_trace.redact import Redact, redactor, withhold
+
 _log = logging.getLogger("lstm_trace")
 
 _ON: Final = frozenset({"1", "true", "on", "yes"})
@@ -43,15 +45,21 @@ def _whole(text: str) -> int:
         raise ValueError("accepted is a whole number") from None
 
 
-def _setting(default: Any, read: Callable[[str], Any], about: str, *, accepted: tuple[str, ...] = (), env: bool = True) -> Any:
-    return field(default=default, metadata={"read": read, "about": about, "accepted": accepted, "env": env})
+def _redact(text: str) -> Redact | None:
+    return redactor(text) if text.strip() else None
+
+
+def _setting(default: Any, read: Callable[[str], Any], about: str, *, accepted: tuple[str, ...] = (), unreadable: Any = None) -> Any:
+    # ``unreadable`` stands in for a variable that cannot be read, where the default would do harm.
+    return field(default=default, metadata={"read": read, "about": about, "accepted": accepted, "unreadable": unreadable})
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every setting of lstm-trace. Each field but ``redact`` is also an environment variable: ``LSTM_TRACE_`` and its name in capitals.
+    """Every setting of lstm-trace. Each field is also an environment variable: ``LSTM_TRACE_`` and its name in capitals.
 
-    Raises ValueError that names the field, the value and what is accepted.
+    ``redact`` is a function from text to text, or the name of one: ``pii``, ``secrets``, ``pii,secrets`` (see `lstm_trace.redact`) or
+    ``pkg.mod:name``. Raises ValueError that names the field, the value and what is accepted.
 
     >>> Settings(events="log").events
     'log'
@@ -66,7 +74,9 @@ class Settings:
     span: str = _setting("own", str, "own: a span a component call; event: an event on the current span instead", accepted=("own", "event"))
     content: bool = _setting(False, _flag, "record prompts, messages, documents, tool arguments and exception text")
     content_limit: int = _setting(4096, _whole, "characters of one recorded text at most")
-    redact: Callable[[str], str] | None = _setting(None, str, "called with every text before it is recorded", env=False)
+    redact: Redact | str | None = _setting(
+        None, _redact, "what every text passes before it is recorded: pii, secrets, both, or pkg.mod:name", unreadable=withhold
+    )
     evaluation_span: str = _setting("auto", str, "where an evaluation's span stands", accepted=("auto", "child", "link"))
     cohort_edges: tuple[int, ...] = _setting((4, 8, 12, 20), _edges, "upper edges of the sequence-length cohorts, in steps")
     baggage: bool = _setting(False, _flag, "carry the upstream prediction to other processes as W3C baggage")
@@ -78,6 +88,10 @@ class Settings:
     strict: bool = _setting(False, _flag, "raise our own mistakes instead of logging them; for tests")
 
     def __post_init__(self) -> None:
+        if isinstance(self.redact, str):
+            object.__setattr__(self, "redact", _redact(self.redact))
+        elif self.redact is not None and not callable(self.redact):
+            raise ValueError(f"redact={self.redact!r}: accepted are a function from text to text, and the name of one")
         for item in fields(self):
             accepted, value = item.metadata["accepted"], getattr(self, item.name)
             chosen = value if isinstance(value, tuple) else (value,)
@@ -97,13 +111,21 @@ class Settings:
         values: dict[str, Any] = {}
         for item in fields(cls):
             variable = variable_of(item.name)
-            if not item.metadata["env"] or item.name in given or variable not in env:
+            if item.name in given or variable not in env:
                 continue
             try:
                 value = item.metadata["read"](env[variable])
                 cls(**{item.name: value})
             except ValueError as error:
-                _log.warning("%s=%r is not usable, the default stands: %s", variable, env[variable], error)
+                instead = item.metadata["unreadable"]
+                what = "the default stands" if instead is None else "every text is withheld"
+                line = f"{variable}={env[variable]!r} is not usable, {what}: {error}"
+                if environ is not None or line not in _said:  # the process's own environment is read more than once
+                    _log.warning("%s", line)
+                if environ is None:
+                    _said.add(line)
+                if instead is not None:
+                    values[item.name] = instead
             else:
                 values[item.name] = value
         return cls(**values, **given)
@@ -124,6 +146,9 @@ class Settings:
         return f"{low}+"
 
 
+_said: set[str] = set()
+
+
 def variable_of(name: str) -> str:
     """Name the environment variable of a field: ``events`` is ``LSTM_TRACE_EVENTS``."""
     return f"LSTM_TRACE_{name.upper()}"
@@ -136,5 +161,5 @@ def table(settings: Settings) -> list[tuple[str, str, str]]:
         value = getattr(settings, item.name)
         shown = ",".join(map(str, value)) if isinstance(value, tuple) else {True: "on", False: "off", None: ""}.get(value, str(value))  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
         about = item.metadata["about"] + (f" ({' | '.join(item.metadata['accepted'])})" if item.metadata["accepted"] else "")
-        rows.append((variable_of(item.name) if item.metadata["env"] else f"Settings({item.name}=)", shown, about))
+        rows.append((variable_of(item.name), shown, about))
     return rows

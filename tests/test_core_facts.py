@@ -124,6 +124,13 @@ def test_an_unusable_variable_is_one_line_and_its_default_stands(variable: str, 
     assert [variable in record.getMessage() and "accepted" in record.getMessage() for record in caplog.records] == [True]
 
 
+def test_a_bad_variable_of_the_process_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("LSTM_TRACE_MAX_EVENTS", "said once")
+    with caplog.at_level(logging.WARNING, logger="lstm_trace"):
+        assert Settings.from_env() == Settings.from_env()
+    assert len(caplog.records) == 1
+
+
 def test_the_table_lists_every_field() -> None:
     assert len(table(Settings())) == len(Settings.__dataclass_fields__)
 
