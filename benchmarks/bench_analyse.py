@@ -184,17 +184,24 @@ def in_child(names: list[str], file: str, runs: int) -> None:
 
 def multiplied(source: Path, target: Path, times: int) -> None:
     """Copy a converted file ``times`` times into one, each copy under trace ids and evaluation identifiers of its own."""
-    import duckdb
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    duck = duckdb.connect()
-    metadata = {key.decode(): value.decode() for key, value in pq.read_schema(source).metadata.items() if key.startswith(b"lstm_trace.")}
-    kept = ", ".join(f"'{key}': '{value}'" for key, value in metadata.items())
-    shifted = "replace (printf('%02x', copy) || trace_id[3:] as trace_id, printf('%02x', copy) || target_trace_id[3:] as target_trace_id,"
-    shifted += " copy || evaluation_identifier as evaluation_identifier)"
-    query = f"select * exclude (copy) {shifted} from range({times}) copies(copy), read_parquet('{source}')"
-    duck.execute("set preserve_insertion_order = false")
-    duck.execute(f"copy ({query}) to '{target}' (format parquet, compression zstd, row_group_size 131072, kv_metadata {{{kept}}})")
+    file = pq.ParquetFile(source)
+    metadata = dict(file.schema_arrow.metadata)
+    counts = json.loads(metadata[b"lstm_trace.marked"])
+    metadata[b"lstm_trace.marked"] = json.dumps({name: count * times for name, count in counts.items()}).encode()
+    schema = file.schema_arrow.with_metadata(metadata)
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+        for copy in range(times):
+            for number in range(file.num_row_groups):
+                group = file.read_row_group(number)
+                for name, size in (("trace_id", 2), ("target_trace_id", 2), ("evaluation_identifier", 0)):
+                    head = pa.scalar(f"{copy:02x}")
+                    renamed = pc.binary_join_element_wise(head, pc.utf8_slice_codeunits(group[name], size), "")
+                    group = group.set_column(group.schema.get_field_index(name), name, renamed)
+                writer.write_table(group.cast(schema))
 
 
 def show(what: str, value: str, cpu: float | None = None) -> None:

@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary
 
 from lstm_trace.analyse.dimensions import UNKNOWN, cohort_of
 from lstm_trace.store import Store
+from lstm_trace.store.marks import EVALUATOR as EVALUATOR
+from lstm_trace.store.marks import JUDGED, WITHOUT_CALL, own_work
 
-EVALUATOR: Final = "EVALUATOR"
 FAILING: Final = ("fail", "failed", "down", "escalated")
 PASSING: Final = ("pass", "passed", "up")
 PASS_SCORE: Final = 0.5
@@ -43,13 +44,15 @@ EVERYTHING: Final = View()
 
 def working(store: Store, *columns: str) -> Any:
     """These columns of the spans of the application's own work: neither the evaluators' spans nor what ran for them."""
-    spans = store.spans.select(*dict.fromkeys((*columns, "span_kind", "target_trace_id", "judge")))
-    return spans.filter((spans.span_kind != EVALUATOR) | spans.span_kind.isnull(), spans.target_trace_id.isnull(), spans.judge.isnull())
+    spans = (store.spans if store.marked is None else store.marked).select(
+        *dict.fromkeys((*columns, "span_kind", "target_trace_id", "judge"))
+    )
+    return spans.filter(own_work(spans))
 
 
 def calls(store: Store, view: View = EVERYTHING) -> Any:
     """One row a component call, with its own facts; ``duration_s`` and the like as in the store."""
-    return _within(_own(store, view), view)
+    return _within(_own(store, view).select(*CARRIED), view)
 
 
 def traces(store: Store, view: View = EVERYTHING, facts: Iterable[str] = CARRIED) -> Any:
@@ -82,9 +85,10 @@ def _with_place(facts: Iterable[str]) -> tuple[str, ...]:
 
 def _own(store: Store, view: View) -> Any:
     def make() -> Any:
-        spans = working(store, *CARRIED)
+        columns = (*CARRIED, JUDGED) if store.marked is not None else CARRIED
+        spans = working(store, *columns)
         found = spans.filter(spans.component.notnull() if view.component is None else spans.component == view.component)
-        return found.select(*CARRIED).mutate(cohort=cohort_of(found.length, found.cohort, view.edges))
+        return found.select(*columns).mutate(cohort=cohort_of(found.length, found.cohort, view.edges))
 
     # A view: reading the few columns that an analysis asks for costs less than writing all of them down.
     return _kept(store, "calls", View(view.edges, component=view.component), make, form="view")
@@ -96,8 +100,12 @@ def _elsewhere(store: Store, view: View) -> Any:
     every = View(view.edges)
 
     def make() -> Any:
-        spans = working(store, "trace_id", "span_id", "start_ns", "release", "session_id", "service", *_TOLD)
-        rest = spans.anti_join(_own(store, every).select("trace_id"), "trace_id")
+        columns = ("trace_id", "span_id", "start_ns", "release", "session_id", "service", *_TOLD)
+        if store.marked is None:
+            rest = working(store, *columns).anti_join(_own(store, every).select("trace_id"), "trace_id")
+        else:
+            spans = working(store, *columns, WITHOUT_CALL)
+            rest = spans.filter(spans[WITHOUT_CALL])
         told = rest.upstream_component.notnull()
         made = rest.group_by("trace_id").aggregate(
             span_id=rest.span_id.argmin(rest.start_ns),
@@ -180,17 +188,19 @@ def _judgements(store: Store, view: View, asked: Iterable[str]) -> Any:
     )  # fmt: skip
     # Release, cohort and confidence are copied onto evaluations.
     facts = [name for name in dict.fromkeys(("release", "cohort", "confidence", *asked)) if name not in ("trace_id", "span_id")]
-    direct = calls(store, view).select(call_trace="trace_id", call_span="span_id", **{f"call_{name}": name for name in facts})
+    own = _within(_own(store, view), view)
+    judged_calls = own if store.marked is None else own.filter(own[JUDGED])
+    direct = judged_calls.select(call_trace="trace_id", call_span="span_id", **{f"call_{name}": name for name in facts})
     whole = traces(store, view, facts).select(first_trace="trace_id", **{f"first_{name}": name for name in facts})
     # Left joins, each table once: ClickHouse writes a table out again wherever it is named.
     rows = made.left_join(direct, [made.target_trace_id == direct.call_trace, made.target_span_id == direct.call_span])
     rows = rows.left_join(whole, [rows.target_trace_id == whole.first_trace])
-    own, known = (column.notnull() & (column != "") for column in (rows.call_span, rows.first_trace))
+    itself, known = (column.notnull() & (column != "") for column in (rows.call_span, rows.first_trace))
     if view != View(view.edges):
-        rows = rows.filter(own | known)
+        rows = rows.filter(itself | known)
     rows = rows.select(
         *made.columns,
-        trace_id=rows.target_trace_id, **{name: ibis.ifelse(own, rows[f"call_{name}"], rows[f"first_{name}"]) for name in facts},
+        trace_id=rows.target_trace_id, **{name: ibis.ifelse(itself, rows[f"call_{name}"], rows[f"first_{name}"]) for name in facts},
     )  # fmt: skip
     return rows.mutate(
         release=ibis.coalesce(rows.release, rows.copied_release),

@@ -13,6 +13,7 @@ from lstm_trace.analyse.intervals import wilson
 from lstm_trace.analyse.values import fetched, plain
 from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
+from lstm_trace.store.marks import JUDGED, LEADS_STEP, STEP_RELEASE
 
 ESCALATION: Final = "escalation"
 FEEDBACK: Final = "feedback"
@@ -124,6 +125,8 @@ def cohorts(
 
 def _size(store: Store) -> tuple[int, int]:
     """Spans in the store, and traces that hold more than an evaluation."""
+    if store.counted is not None:
+        return store.counted
     work = cases.working(store, "trace_id")
     whole = store.spans.aggregate(spans=store.spans.count()).cross_join(work.aggregate(traces=work.trace_id.nunique()))
     (row,) = fetched(whole)
@@ -236,21 +239,44 @@ def _row(
 
 def late_steps(store: Store, view: View = EVERYTHING) -> tuple[StepRow, ...]:
     """Fail rate by step of the trajectory and release: a step failed when one of its spans ended in error or was judged as failed."""
-    spans = cases.working(store, "trace_id", "span_id", "release", "step", "status")
-    within = spans.semi_join(cases.traces(store, view), "trace_id") if view != EVERYTHING else spans
-    steps = within.filter(within.step.notnull())
     made = store.evaluations
     bad = made.mutate(failed=cases.failed(made)).filter(lambda e: e.failed == 1)
-    bad = bad.select(trace_id=bad.target_trace_id, span_id=bad.target_span_id).distinct().mutate(judged_bad=1)
-    marked = steps.left_join(bad, ["trace_id", "span_id"])
-    wrong = ((marked.status == "error") | (marked.judged_bad == 1)).fill_null(False)
-    each = marked.group_by("trace_id", "step").aggregate(release=marked.release.min(), wrong=wrong.cast("int64").max())
-    table = each.group_by("release", "step").aggregate(n=each.count(), failed=each.wrong.sum())
+    bad = bad.select(trace_id=bad.target_trace_id, span_id=bad.target_span_id).distinct()
+    table = (_steps if store.marked is None else _marked_steps)(store, view, bad)
     rows: list[StepRow] = []
     for row in fetched(table):
         low, high = wilson(row["failed"], row["n"]) or (0.0, 1.0)
         rows.append(StepRow(row["release"] or UNKNOWN, row["step"], row["n"], row["failed"], row["failed"] / row["n"], low, high))
     return tuple(sorted(rows, key=lambda row: (row.release, row.step)))
+
+
+def _steps(store: Store, view: View, bad: Any) -> Any:
+    """One row a release and step: in how many traces it was reached (``n``), and ``failed`` there; ``bad``: the spans judged as failed."""
+    spans = cases.working(store, "trace_id", "span_id", "release", "step", "status")
+    spans = _seen(store, view, spans.filter(spans.step.notnull()))
+    marked = spans.left_join(bad.mutate(judged_bad=1), ["trace_id", "span_id"])
+    wrong = ((marked.status == "error") | (marked.judged_bad == 1)).fill_null(False)
+    each = marked.group_by("trace_id", "step").aggregate(release=marked.release.min(), wrong=wrong.cast("int64").max())
+    return each.group_by("release", "step").aggregate(n=each.count(), failed=each.wrong.sum())
+
+
+def _marked_steps(store: Store, view: View, bad: Any) -> Any:
+    """What ``_steps`` says, read from the marks of a converted store: no span has to be grouped by its trace."""
+    spans = store.marked.select("trace_id", "span_id", "step", "status", STEP_RELEASE, LEADS_STEP, JUDGED).mutate(
+        release=lambda spans: spans[STEP_RELEASE]
+    )
+    within = _seen(store, view, spans.filter(spans[STEP_RELEASE].notnull()))
+    leading = within.filter(within[LEADS_STEP])
+    judged = within.filter(within[JUDGED]).semi_join(bad, ["trace_id", "span_id"])
+    wrong = within.filter(within.status == "error").union(judged).select("trace_id", "release", "step").distinct()
+    reached = leading.group_by("release", "step").aggregate(n=leading.count())
+    failed = wrong.group_by("release", "step").aggregate(failed=wrong.count())
+    table = reached.left_join(failed, ["release", "step"])
+    return table.select("release", "step", "n", failed=table.failed.fill_null(0))
+
+
+def _seen(store: Store, view: View, spans: Any) -> Any:
+    return spans.semi_join(cases.traces(store, view), "trace_id") if view != EVERYTHING else spans
 
 
 def _known_evaluation(store: Store, name: str) -> None:

@@ -35,6 +35,10 @@ class Store:
     connection: Any = None
     closing: Callable[[], None] = _nothing
     ready_evaluations: Any = None
+    marked: Any = None
+    """``spans`` with the marks of a converted file (``marks.MARKS``); None where nobody worked them out."""
+    counted: tuple[int, int] | None = None
+    """How many spans, and traces that hold more than evaluations, where that is known without counting."""
 
     @cached_property
     def evaluations(self) -> Any:
@@ -47,13 +51,7 @@ class Store:
 
     def batches(self, rows: int) -> Iterator[Any]:
         """The spans as Arrow record batches of about ``rows`` rows, without ever holding them all."""
-        if self.connection.name != "duckdb":
-            yield from self.spans.to_pyarrow_batches(chunk_size=rows)
-            return
-        # Not through ibis: it calls a method that DuckDB 2 no longer has. A cursor, so that the reader may stay open beside other queries.
-        relation = self.connection.con.cursor().sql(self.connection.compile(self.spans))
-        read = relation.to_arrow_reader if hasattr(relation, "to_arrow_reader") else relation.fetch_record_batch
-        yield from read(rows)
+        return batches_of(self.connection, self.spans, rows)
 
     def close(self) -> None:
         """Free what the store holds. Its tables cannot be used afterwards."""
@@ -64,3 +62,14 @@ class Store:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def batches_of(connection: Any, table: Any, rows: int) -> Iterator[Any]:
+    """The rows of an expression as Arrow record batches of about ``rows`` rows, without ever holding them all."""
+    if connection.name != "duckdb":
+        yield from table.to_pyarrow_batches(chunk_size=rows)
+        return
+    # Not through ibis: it calls a method that DuckDB 2 no longer has. A cursor, so that the reader may stay open beside other queries.
+    relation = connection.con.cursor().sql(connection.compile(table))
+    read = relation.to_arrow_reader if hasattr(relation, "to_arrow_reader") else relation.fetch_record_batch
+    yield from read(rows)

@@ -1,7 +1,7 @@
 """Parquet files of the canonical spans table as an open store, read where they lie.
 
 ``convert`` writes them, and every reader of other files spools through one. A converted file says in its metadata that each span is in
-it once, and which of its evaluation spans a later one replaces (``SUPERSEDED``): opening it reads nothing but its footer.
+it once, how many there are, and that it carries marks (``marks.MARKS``): opening it reads nothing but its footer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from lstm_trace.errors import BadInput
 from lstm_trace.store.evaluations import evaluations_of, of_spans
+from lstm_trace.store.marks import MARKS, SUPERSEDED
 from lstm_trace.store.opened import ACCEPTED, Store
 from lstm_trace.store.schema import COLUMNS, EVENTS, LINKS, MAP, spans_schema
 
@@ -22,8 +23,8 @@ EACH_ONCE: Final = b"lstm_trace.each_once"
 """Key of a converted file's metadata; its value is the JSON of what was skipped on the way."""
 LATEST_MARKED: Final = b"lstm_trace.latest_marked"
 """Key of a converted file's metadata: every evaluation that counts is a span of its own, and not ``SUPERSEDED``."""
-SUPERSEDED: Final = "superseded"
-"""Column of a converted file, beside those of the spans table: a later evaluation has this span's identifier."""
+MARKED: Final = b"lstm_trace.marked"
+"""Key of a converted file's metadata: it has every mark; the value is the JSON of how many ``spans`` and ``traces`` it holds."""
 
 _DUCK_TYPES: Final = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "boolean": "BOOLEAN"}
 _EMPTY: Final = {
@@ -61,7 +62,7 @@ def open_files(
         if not promises.each_once:
             counts["duplicate"] += _drop_repeated(connection.con) * count_repeated
         spans = _table(connection, "spans")
-        if not _one(connection.con, "select count(*) from spans"):
+        if not (promises.counted or _one(connection.con, "select count(*) from spans")):
             raise BadInput(f"{address}: holds no span; a store is {ACCEPTED}")
         if promises.latest_marked:
             columns = ", ".join(column.name for column in COLUMNS)
@@ -70,10 +71,11 @@ def open_files(
             evaluations = of_spans(_table(connection, "live_evaluations"))
         else:
             evaluations = evaluations_of(spans, events=evaluation_events)
+        marked = _marked(connection) if promises.counted else None
     except BaseException:
         close()
         raise
-    return Store(address, spans, counts, connection, close, evaluations)
+    return Store(address, spans, counts, connection, close, evaluations, marked, promises.counted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class _Promises:
 
     each_once: bool = False
     latest_marked: bool = False
+    counted: tuple[int, int] | None = None
     skipped: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
@@ -94,9 +97,11 @@ def _promises(address: str, files: Sequence[Path]) -> _Promises:
     try:
         metadata = parquet.read_schema(os.fspath(files[0])).metadata or {}
         skipped = json.loads(metadata.get(EACH_ONCE, b"{}"))
+        counts = json.loads(metadata.get(MARKED, b"{}"))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise BadInput(f"{address}: not Parquet that can be read ({str(error).splitlines()[0]})") from None
-    return _Promises(EACH_ONCE in metadata, LATEST_MARKED in metadata, skipped)
+    counted = (int(counts["spans"]), int(counts["traces"])) if counts and EACH_ONCE in metadata else None
+    return _Promises(EACH_ONCE in metadata, LATEST_MARKED in metadata, counted, skipped)
 
 
 def _create_view(duck: Any, address: str, files: Sequence[Path]) -> None:
@@ -122,7 +127,9 @@ def _create_view(duck: Any, address: str, files: Sequence[Path]) -> None:
             raise BadInput(f"{address}: column {column.name} is {held[column.name]}; accepted is {column.type}")
         else:
             shown.append(f"try_cast({column.name} as {kind}) as {column.name}")
-    shown.append(SUPERSEDED if held.get(SUPERSEDED) == "BOOLEAN" else f"false as {SUPERSEDED}")
+    for name, type_ in MARKS.items():
+        kind = _DUCK_TYPES[type_]
+        shown.append(name if held.get(name) == kind else f"cast(null as {kind}) as {name}")
     duck.execute(f"create view given as select {', '.join(shown)}, filename as _file, file_row_number as _row from {source}")
     duck.execute(f"create view spans as select {', '.join(column.name for column in COLUMNS)} from given")
 
@@ -138,6 +145,14 @@ def _same_type(held: str, canonical: str) -> bool:
 def _table(connection: Any, view: str) -> Any:
     # With the schema given: connection.table() would ask DuckDB for it and parse its answer, which takes as long as a small query.
     return connection.sql(f"select * from {view}", schema=spans_schema())
+
+
+def _marked(connection: Any) -> Any:
+    import ibis
+
+    columns = ", ".join((*(column.name for column in COLUMNS), *MARKS))
+    connection.con.execute(f"create view marked as select {columns} from given")
+    return connection.sql("select * from marked", schema=ibis.schema({**spans_schema(), **MARKS}))
 
 
 def _quoted(text: str) -> str:

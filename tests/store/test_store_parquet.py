@@ -120,6 +120,9 @@ def test_a_target_that_cannot_be_written_is_refused_and_nothing_is_left(tmp_path
     with open_store(lines) as store:
         with pytest.raises(BadInput, match="is a folder"):
             convert(store, tmp_path)
+        for name in ("out.csv", "out", "out.parquet.gz", ".parquet"):
+            with pytest.raises(BadInput, match="accepted is a name that ends in .parquet"):
+                convert(store, tmp_path / name)
         with pytest.raises(BadInput, match="there is no folder"):
             convert(store, tmp_path / "no" / "out.parquet")
         with pytest.raises(BadInput, match="cannot be written"):
