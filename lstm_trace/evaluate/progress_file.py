@@ -21,6 +21,7 @@ class ResumeFile:
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self._path = None if path is None else Path(path)
         self._done = frozenset[str]() if self._path is None else _read(self._path)
+        self._append(b"")  # a place that cannot be written to is told before anything is judged, and paid for
 
     def __contains__(self, key: str) -> bool:
         return key in self._done
@@ -30,15 +31,17 @@ class ResumeFile:
 
     def add(self, keys: Iterable[str]) -> None:
         """Append keys that are written by now."""
-        lines = "".join(json.dumps({"done": key}) + "\n" for key in keys)
-        if self._path is None or not lines:
+        self._append("".join(json.dumps({"done": key}) + "\n" for key in keys).encode())
+
+    def _append(self, lines: bytes) -> None:
+        if self._path is None:
             return
         try:
             with self._path.open("a+b") as file:
-                if file.tell():
+                if lines and file.tell():
                     file.seek(-1, os.SEEK_END)
-                    lines = lines if file.read(1) == b"\n" else "\n" + lines  # a kill cut the last line off
-                file.write(lines.encode())
+                    lines = lines if file.read(1) == b"\n" else b"\n" + lines  # a kill cut the last line off
+                file.write(lines)
         except OSError as error:
             raise BadInput(f"--resume {self._path}: {error.strerror or error}") from None
 

@@ -111,8 +111,11 @@ def wilson(rate: float, n: float) -> tuple[float, float]:
 
     >>> [round(value, 4) for value in wilson(97 / 812, 812)]
     [0.0989, 0.1436]
+    >>> wilson(0.0, 25)[0]
+    0.0
     """
     square = _Z95 * _Z95
     middle = (rate + square / (2 * n)) / (1 + square / n)
     half = _Z95 / (1 + square / n) * math.sqrt(rate * (1 - rate) / n + square / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Rounded, so that no failure at all gives 0 and not 1.4e-17.
+    return max(0.0, round(middle - half, 12)), min(1.0, round(middle + half, 12))

@@ -55,6 +55,10 @@ class ChunkWriter(SpanProcessor):
         self.written = 0
         self.refused = 0
 
+    def __len__(self) -> int:
+        """Count the spans that ``write`` would export."""
+        return len(self._ready)
+
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Take part in the SDK's processor protocol."""
 

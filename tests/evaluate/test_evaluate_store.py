@@ -342,6 +342,15 @@ def test_what_the_receiver_refused_is_counted_and_not_remembered_as_done(tmp_pat
 # --- Where the spans go ----------------------------------------------------------------------------------------------------------
 
 
+def test_once_the_receiver_refuses_no_further_judge_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lstm_trace.evaluate.running._WRITE_SPANS", 1)
+    answered = write_store(tmp_path, 40)
+    slow = Slow(0.0)
+    report = run(tmp_path, gold_of(answered), slow, exporter=Refusing(), workers=1)
+    assert report.written == 0
+    assert 1 <= len(slow.starts) <= 5, "what was under way, and no more"
+
+
 class Kept(SpanExporter):
     def __init__(self) -> None:
         self.spans: list[ReadableSpan] = []
