@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -63,7 +64,11 @@ class OnlineEvaluators:
 
     def chosen(self, where: SpanContext) -> bool:
         """Tell whether this answer is one of those to judge."""
-        return where.trace_flags.sampled and (where.trace_id & (2**64 - 1)) < self._bound
+        if not where.trace_flags.sampled or not self._bound:
+            return False
+        # Hashed: ratio samplers keep the traces with the lowest ids, so of what they kept the ids themselves would choose all.
+        digest = hashlib.blake2b(where.trace_id.to_bytes(16, "big"), digest_size=8, person=b"evaluate").digest()
+        return int.from_bytes(digest, "big") < self._bound
 
     def __call__(self, where: SpanContext, args: Arguments, kwargs: dict[str, Any], result: Any) -> None:
         """Judge the answer of the span ``where`` in the background; returns at once."""

@@ -103,10 +103,25 @@ def test_the_share_is_decided_by_the_trace_id(work: Background, sample: float, l
     assert chosen == [each for each in traces if again.chosen(each)], "every evaluator and process judges the same ones"
 
 
+def test_of_what_a_ratio_sampler_kept_the_share_is_judged_and_not_all_of_it(work: Background) -> None:
+    import random
+
+    from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
+
+    rng, sampler = random.Random(3), TraceIdRatioBased(0.05)
+    drawn = (rng.getrandbits(128) for _ in range(40_000))
+    kept = [each for each in drawn if sampler.should_sample(None, each, "chain").decision is Decision.RECORD_AND_SAMPLE]
+    online = OnlineEvaluators([Noting()], sample=0.1, run_in=work)
+    assert len(kept) > 1500
+    assert sum(online.chosen(where(each)) for each in kept) / len(kept) == pytest.approx(0.1, abs=0.03)
+
+
 def test_a_sampled_score_says_how_many_it_stands_for(traced: Traced, work: Background) -> None:
-    OnlineEvaluators([Noting()], sample=0.25, run_in=work)(where(1), (), {}, "Two years.")
+    online = OnlineEvaluators([Noting()], sample=0.25, run_in=work)
+    for number in range(1, 9):
+        online(where(number), (), {}, "Two years.")
     assert work.drain(10)
-    assert (traced.named("evaluate noting").attributes or {})[c.EVALUATION_WEIGHT] == 4.0
+    assert {(span.attributes or {})[c.EVALUATION_WEIGHT] for span in traced.spans} == {4.0}
 
 
 def test_an_answer_that_is_not_recorded_is_not_judged(work: Background) -> None:
