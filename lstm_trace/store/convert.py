@@ -9,11 +9,13 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from glob import escape
 from pathlib import Path
 from typing import Any, Final
 
 from lstm_trace.errors import BadInput
 from lstm_trace.store.evaluations import by_age
+from lstm_trace.store.leftovers import hold, let_go, sweep
 from lstm_trace.store.opened import Store, batches_of
 from lstm_trace.store.schema import spans_schema
 
@@ -40,6 +42,7 @@ def convert(store: Store, target: str | os.PathLike[str]) -> int:
     if not place.parent.is_dir():
         raise BadInput(f"{place}: there is no folder {place.parent}; accepted is the name of the Parquet file to write")
     unfinished = place.with_name(f".{place.name}.{os.getpid()}.unfinished")
+    sweep(place.parent.glob(f".{escape(place.name)}.*.unfinished"))
     try:
         with _in_duckdb(store) as spans:
             rows = _write(spans, dict(store.skipped), unfinished)
@@ -90,16 +93,18 @@ def _write(store: Store, skipped: dict[str, int], place: Path) -> int:
     for name, kind in MARKS.items():
         schema = schema.append(pa.field(name, pa.string() if kind == "string" else pa.bool_()))
     written = 0
-    with place.open("xb") as file, parquet.ParquetWriter(file, schema.with_metadata(metadata), compression="zstd") as writer:
-        tables = (pa.Table.from_batches([batch]).cast(schema) for batch in batches_of(store.connection, marked(store.spans), _BATCH))
-        for group in _alike(tables):
-            writer.write_table(group)
-            written += group.num_rows
-    descriptor = os.open(place, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with place.open("xb") as file:
+        held = hold(place)
+        try:
+            tables = (pa.Table.from_batches([batch]).cast(schema) for batch in batches_of(store.connection, marked(store.spans), _BATCH))
+            with parquet.ParquetWriter(file, schema.with_metadata(metadata), compression="zstd") as writer:
+                for group in _alike(tables):
+                    writer.write_table(group)
+                    written += group.num_rows
+            file.flush()
+            os.fsync(file.fileno())
+        finally:
+            let_go(held)
     return written
 
 

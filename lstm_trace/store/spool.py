@@ -19,9 +19,11 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from lstm_trace.store.flatten import arrow_schema, spans_of
+from lstm_trace.store.leftovers import hold, let_go, sweep
 from lstm_trace.store.lenient import Tally
 from lstm_trace.store.parse import parse_block
 
+_PREFIX: Final = "lstm-trace-"
 _ROW_GROUP: Final = 1 << 16
 """Rows. DuckDB reads row groups in parallel and skips them by their statistics."""
 _LARGEST_GROUP: Final = 128 << 20
@@ -29,14 +31,17 @@ _LARGEST_GROUP: Final = 128 << 20
 
 
 class Spool:
-    """A temporary folder with one Parquet file of the canonical spans table. ``close`` removes it."""
+    """A temporary folder with one Parquet file of the canonical spans table. ``close`` removes it; of a killed process, the next one."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="lstm-trace-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        held = hold(self.folder)
         self.file = self.folder / "spans.parquet"
         self.rows = 0
         # Also where nobody closes the store, and when the interpreter ends.
-        self._removal = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self._removal = weakref.finalize(self, _remove, self.folder, held)
+        # A killed process removes nothing: this one does it for those before.
+        sweep(self.folder.parent.glob(f"{_PREFIX}*"))
 
     def fill(self, tables: Iterable[Any]) -> None:
         """Write Arrow tables of ``flatten.arrow_schema()``; once."""
@@ -48,6 +53,11 @@ class Spool:
     def close(self) -> None:
         """Remove the folder."""
         self._removal()
+
+
+def _remove(folder: Path, held: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    let_go(held)
 
 
 def _grouped(tables: Iterable[Any]) -> Iterator[Any]:

@@ -121,7 +121,7 @@ def test_a_target_that_cannot_be_written_is_refused_and_nothing_is_left(tmp_path
         with pytest.raises(BadInput, match="is a folder"):
             convert(store, tmp_path)
         for name in ("out.csv", "out", "out.parquet.gz", ".parquet"):
-            with pytest.raises(BadInput, match="accepted is a name that ends in .parquet"):
+            with pytest.raises(BadInput, match="a name that ends in"):
                 convert(store, tmp_path / name)
         with pytest.raises(BadInput, match="there is no folder"):
             convert(store, tmp_path / "no" / "out.parquet")
