@@ -6,7 +6,7 @@ import pytest
 from opentelemetry import baggage, context, propagate
 
 import lstm_trace
-from lstm_trace import LangChainInstrumentor, Settings
+from lstm_trace import LangChainInstrumentor, LSTMInstrumentor, Settings
 from lstm_trace.instrument.baggage import UpstreamBaggage, install, uninstall
 from lstm_trace.instrument.langchain.handler import handler
 from lstm_trace.recorder import Recorder, set_default_recorder
@@ -67,4 +67,32 @@ def test_nothing_is_sent_where_nothing_was_predicted_or_it_is_off(traced: Traced
     instrumentor.instrument(tracer_provider=traced.provider, settings=Settings(baggage=True))
     assert propagate.get_global_textmap() is not before
     instrumentor.uninstrument()
+    assert propagate.get_global_textmap() is before
+
+
+@pytest.mark.parametrize("order", [("lstm", "langchain"), ("langchain", "lstm")])
+def test_either_instrumentor_switches_it_on_and_the_last_one_off(traced: Traced, order: tuple[str, str]) -> None:
+    before = propagate.get_global_textmap()
+    both = {"lstm": LSTMInstrumentor(), "langchain": LangChainInstrumentor()}
+    settings = Settings(strict=True, baggage=True)
+
+    def sends() -> bool:
+        carrier: dict[str, str] = {}
+        with traced.provider.get_tracer("sender").start_as_current_span("request"):
+            lstm_trace.record_prediction("intent", label="refund", confidence=0.5, sequence_length=3)
+            propagate.inject(carrier)
+        return "lstm.upstream.label" in carrier.get("baggage", "")
+
+    first, second = (both[name] for name in order)
+    try:
+        first.instrument(tracer_provider=traced.provider, settings=settings)
+        alone = sends()
+        second.instrument(tracer_provider=traced.provider, settings=settings)
+        first.uninstrument()
+        one_left = sends()
+    finally:
+        for each in both.values():
+            if each.is_instrumented_by_opentelemetry:
+                each.uninstrument()
+    assert (alone, one_left) == (True, True)
     assert propagate.get_global_textmap() is before

@@ -56,11 +56,13 @@ def outgoing(here: Context) -> Mapping[str, Any]:
 
 
 _put: tuple[TextMapPropagator, TextMapPropagator] | None = None
+_wanted_by: set[str] = set()
 
 
-def install() -> None:
-    """Add ours behind the application's propagators. Calling it again changes nothing."""
+def install(by: str = "") -> None:
+    """Add ours behind the application's propagators, for ``by``. Calling it again changes nothing."""
     global _put
+    _wanted_by.add(by)
     theirs = propagate.get_global_textmap()
     if _put is None or theirs is not _put[1]:
         ours = CompositePropagator([theirs, UpstreamBaggage()])
@@ -68,9 +70,12 @@ def install() -> None:
         propagate.set_global_textmap(ours)
 
 
-def uninstall() -> None:
-    """Put the application's propagators back, unless it has set others since."""
+def uninstall(by: str = "") -> None:
+    """Put the application's propagators back once nobody wants ours any more, unless it has set others since."""
     global _put
+    _wanted_by.discard(by)
+    if _wanted_by:
+        return
     if _put is not None and propagate.get_global_textmap() is _put[1]:
         propagate.set_global_textmap(_put[0])
     _put = None

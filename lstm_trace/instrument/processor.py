@@ -8,6 +8,8 @@ from weakref import WeakSet, ref
 
 from opentelemetry import trace
 
+from lstm_trace.guard import shield
+from lstm_trace.instrument import baggage
 from lstm_trace.recorder import Recorder, default_recorder, set_default_recorder
 from lstm_trace.settings import Settings
 from lstm_trace.upstream import UpstreamProcessor
@@ -17,8 +19,11 @@ _done: WeakSet[Any] = WeakSet()
 _GIVEN = ("settings", "tracer_provider", "meter_provider", "logger_provider")
 
 
-def put_in_force(**given: Any) -> Recorder:
-    """Return the recorder of ``instrument(**given)``: a new one where anything was given, else the one already in force."""
+def put_in_force(*, by: str = "", **given: Any) -> Recorder:
+    """Return the recorder of ``instrument(**given)``: a new one where anything was given, else the one already in force.
+
+    ``by`` names the instrumentor, which calls ``release(by)`` when it is switched off.
+    """
     if unknown := sorted(set(given) - {*_GIVEN, "skip_dep_check", "auto", "raise_exception_on_conflict"}):
         raise TypeError(f"instrument() got {', '.join(unknown)}: accepted are {', '.join(_GIVEN)}")
     settings = given.get("settings")
@@ -40,7 +45,22 @@ def put_in_force(**given: Any) -> Recorder:
 
     add(given.get("tracer_provider") or trace.get_tracer_provider())
     recorder.on_provider = add
+    if recorder.settings.baggage:
+        baggage.install(by)
+    _load_redactor(recorder.settings)
     return recorder
+
+
+def release(by: str) -> None:
+    """Undo what ``put_in_force(by)`` put into the process, unless another instrumentor still needs it."""
+    baggage.uninstall(by)
+
+
+def _load_redactor(settings: Settings) -> None:
+    load = getattr(settings.redact, "load", None) if settings.content else None
+    if load is not None:
+        with shield:  # one that cannot be loaded withholds every text
+            load()
 
 
 def add_upstream_processor(provider: Any, settings: Settings) -> bool:

@@ -17,7 +17,8 @@ from lstm_trace.recorder import ambient
 from lstm_trace.recorder.ambient import SPAN_KEY
 from lstm_trace.recorder.late import LateSpan
 from lstm_trace.recorder.source import Sources
-from lstm_trace.upstream import live
+from lstm_trace.redact import safely
+from lstm_trace.upstream import Node, live
 
 if TYPE_CHECKING:
     from lstm_trace.recorder.calls import ComponentCall
@@ -81,18 +82,21 @@ class OpenSpan:
         self._recorder.finish(self, attributes, events, error, end_ns)
 
 
-class RunSpan:
-    """The open span of one run of a chain. The caller gives it the ``context`` to make current around that run's code."""
+class RunSpan(Node):
+    """The span of one run of a chain, and its place among the open spans.
 
-    __slots__ = ("context", "outermost", "recording", "span", "span_context", "start_ns")
+    The caller gives it the ``context`` to make current around that run's code, and takes it away when the run ends. A span that the
+    sampler refused is not ``recording``; ``outermost`` is one without a parent in this process.
+    """
 
-    def __init__(self, span: trace.Span, span_context: SpanContext, start_ns: int, recording: bool, outermost: bool) -> None:
-        self.span = span
-        self.span_context = span_context
-        self.start_ns = start_ns
-        self.recording = recording
-        self.outermost = outermost
-        self.context: Context
+    # Defaults on the class: every step of every chain makes one.
+    context: Context | None = None
+    recording = True
+    outermost = False
+    start_ns = 0
+
+    def __init__(self) -> None:
+        """Wait for ``Recorder.open_run``, which fills in the rest."""
 
 
 class Spans(Sources):
@@ -133,56 +137,64 @@ class Spans(Sources):
 
     def open_run(
         self,
+        run: RunSpan,
         name: str,
         current: Context,
+        kind: SpanKind,
         attributes: Mapping[str, Any],
         details: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
         links: Sequence[Link] = (),
-        kind: SpanKind = SpanKind.INTERNAL,
         group: object = None,
-    ) -> RunSpan | None:
-        """Open the span of a chain's run below ``current``, or return None where it is certain that it would not record.
+    ) -> bool:
+        """Open the span of a chain's run below ``current``; False, and nothing done, where it is certain that it would not record.
 
         A sampler sees ``attributes``; ``details`` and ``facts`` join them, and ``facts`` are also what the caller is to hand down. A span
-        that the sampler refused is returned as well, so that what runs below it is refused with it. Suppression is the caller's to ask for.
+        that the sampler refused is opened as well, so that what runs below it is refused with it. Suppression is the caller's to ask for.
         """
         source = self.source()
         above: Any = current.get(SPAN_KEY)
-        parent: SpanContext = INVALID_SPAN_CONTEXT if above is None else above.get_span_context()
-        if not source.records or (source.forecast.root if above is None else source.forecast.records(parent)) is False:
-            return None
-        below = live.node(parent.span_id) if above is not None else None
+        if above is None:
+            parent, below, forecast, run.outermost = INVALID_SPAN_CONTEXT, None, source.forecast.root, True
+        else:
+            parent = above.get_span_context()
+            below, forecast, run.outermost = live.node(parent.span_id), source.forecast.records(parent), parent.is_remote
+        if forecast is False or not source.records:
+            return False
         seen = upstream.visible(below, group) if below is not None else None
-        if seen is None and self.settings.baggage and (parent.is_remote or not parent.is_valid):
+        if seen is None and self.settings.baggage and (run.outermost or not parent.is_valid):
             seen = upstream.from_baggage(current)
         if seen is not None and attributes.get(c.OI_KIND, attributes.get(c.GEN_AI_OPERATION)) in _LLM_KINDS and seen.span_context.is_valid:
             links = [*links, Link(seen.span_context, {c.LINK_KIND: "upstream"})]
-        now = self.clock()
-        span = source.tracer.start_span(name, current, kind, attributes, links, now, record_exception=False)
-        span_context = span.get_span_context()
-        recording = span.is_recording()
-        if recording:
-            more = upstream.with_upstream(facts or {}, seen)
-            if details:
-                more.update(details)
-            if source.release is not None:
-                more[c.RELEASE] = source.release
-            if more:
-                source.lane.put(span, more)
-            live.began(span, span_context, below, seen)
-        return RunSpan(span, span_context, now, recording, above is None or parent.is_remote)
+        said = upstream.with_upstream(facts or {}, seen)
+        said.update(attributes)
+        if details:
+            said.update(details)
+        if source.release is not None:
+            said[c.RELEASE] = source.release
+        run.start_ns = self.clock()
+        if forecast:
+            span = source.starting.start(name, current, parent, kind, said, links, run.start_ns)
+        else:
+            span = source.tracer.start_span(name, current, kind, attributes, links, run.start_ns, record_exception=False)
+            run.recording = span.is_recording()
+            if run.recording:
+                source.lane.put(span, said)
+        run.span, run.span_context, run.parent, run.inherited = span, span.get_span_context(), below, seen
+        if run.recording:
+            live.began(run)
+        return True
 
     def close_run(
         self,
-        opened: RunSpan,
-        attributes: Attributes,
+        run: RunSpan,
+        attributes: Attributes | None,
         events: Sequence[tuple[str, Attributes, int]],
         error: BaseException | None,
-        end_ns: int,
+        end_ns: int | None = None,
     ) -> None:
         """End the span of a chain's run: clean attributes, ``(name, attributes, time in ns)`` events, then the error."""
-        span = opened.span
+        span: Any = run.span
         if attributes or events:
             lane = self.source().lane
             if attributes:
@@ -191,10 +203,10 @@ class Spans(Sources):
                 lane.note(span, name, details, when)
         if error is not None:
             self._fail(span, error)
-        span.end(end_ns)
-        live.leave(opened.span_context)
-        if opened.outermost:
-            upstream.last_outermost.set(opened.span_context)
+        span.end(self.clock() if end_ns is None else end_ns)
+        live.leave(run.span_context)
+        if run.outermost:
+            upstream.last_outermost.set(run.span_context)
 
     def begin(self, opened: OpenSpan | ComponentCall, *, certain: bool = False) -> trace.Span:
         """Start the real span of ``opened`` with its attributes, all that it inherits, and its links.
@@ -262,10 +274,7 @@ class Spans(Sources):
 
     def text(self, content: str) -> str:
         """Prepare a text that the user allowed us to record: redacted, then bounded."""
-        redact = self.settings.redact
-        if redact is not None:
-            content = redact(content)
-        return content[: self.settings.content_limit]
+        return safely(self.settings.redact, content)[: self.settings.content_limit]
 
     def log(self, events: Sequence[Event], current: Context) -> None:
         """Write events as log events that belong to the span of ``current``."""

@@ -12,7 +12,8 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
-from lstm_trace import Settings
+from lstm_trace import LangChainInstrumentor, Settings
+from lstm_trace.redact import WITHHELD
 from tests.langchain.conftest import attributes
 from tests.langchain.models import Scripted, Shelf, Streaming
 from tests.tracing import Traced
@@ -101,3 +102,77 @@ class TestContentOn:
     def test_a_long_text_is_cut(self, langchain: Traced) -> None:
         RunnableLambda(lambda x: x).invoke("x" * 10_000)
         assert len(langchain.spans[0].attributes["input.value"]) == 200  # type: ignore[index]
+
+    def test_a_text_is_redacted_before_json_escapes_it(self, langchain: Traced) -> None:
+        found = content_of(langchain, {"note": 'first\nsecret "quoted" secret', ("odd", "secret"): [secret_number, 7, True, None]})
+        assert json.loads(found) == {"note": 'first\n█ "quoted" █', "('odd', '█')": [secret_number, 7, True, None]}
+
+    @pytest.mark.parametrize("value", ["loop", "many", "deep", "unreadable"])
+    def test_whatever_the_value_is_the_span_stays_and_the_text_is_bounded(self, langchain: Traced, value: str) -> None:
+        assert len(content_of(langchain, strange(value))) <= 200
+
+
+secret_number = 4111111111111111
+
+
+def strange(which: str) -> Any:
+    if which == "loop":
+        loop: dict[str, Any] = {}
+        loop.update({str(number): [loop] * 10 for number in range(10)})
+        return loop
+    if which == "many":
+        return [[] for _ in range(1_000_000)]
+    if which == "deep":
+        deep: list[Any] = []
+        for _ in range(100_000):
+            deep = [deep]
+        return deep
+
+    class Unreadable:
+        def __str__(self) -> str:
+            raise RuntimeError("secret")
+
+    return {"q": Unreadable()}
+
+
+def content_of(traced: Traced, value: Any) -> str:
+    RunnableLambda(lambda x: 1).invoke(value)
+    return str(attributes(traced.spans[-1])["input.value"])
+
+
+class TestTheRedactorFails:
+    """What cannot be redacted is withheld; the span and everything else on it stays."""
+
+    @pytest.fixture
+    def settings(self) -> Settings:
+        def fails(text: str) -> str:
+            raise ValueError(f"cannot read {text}")
+
+        return Settings(strict=True, content=True, redact=fails)
+
+    def test_the_text_is_lost_and_nothing_else(self, langchain: Traced) -> None:
+        work()
+        assert "secret" not in everything(langchain)
+        model = attributes(langchain.named("chat scripted-1"))
+        assert model["gen_ai.request.model"] == "scripted-1"
+        assert json.loads(model["gen_ai.input.messages"]) == [{"role": "user", "parts": [{"type": "text", "content": WITHHELD}]}]
+        (event,) = [event for event in langchain.named("execute_tool breaks").events if event.name == "exception"]
+        assert (event.attributes or {})["exception.message"] == WITHHELD
+
+
+def test_the_ready_redactors_by_environment(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("presidio_analyzer")
+    pytest.importorskip("detect_secrets")
+    monkeypatch.setenv("LSTM_TRACE_CONTENT", "on")
+    monkeypatch.setenv("LSTM_TRACE_REDACT", "pii,secrets")
+    instrumentor = LangChainInstrumentor()
+    instrumentor.instrument(tracer_provider=traced.provider, settings=Settings.from_env())
+    try:
+        RunnableLambda(lambda x: "sent to\nbob@example.com").with_config(run_name="step").invoke(
+            {"card": secret_number, "password": ["hunter22"], "said": "pay\n4111 1111 1111 1111", "count": 3}
+        )
+    finally:
+        instrumentor.uninstrument()
+    found = attributes(traced.named("chain step"))
+    assert json.loads(found["input.value"]) == {"card": "<CREDIT_CARD>", "password": WITHHELD, "said": "pay\n<CREDIT_CARD>", "count": 3}
+    assert found["output.value"] == "sent to\n<EMAIL_ADDRESS>"

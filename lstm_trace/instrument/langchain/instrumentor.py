@@ -8,12 +8,11 @@ from typing import Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
-from lstm_trace.instrument import baggage
 from lstm_trace.instrument.langchain.embeddings import EmbeddingPatches
 from lstm_trace.instrument.langchain.handler import handler
 from lstm_trace.instrument.langchain.patches import Patches
 from lstm_trace.instrument.langchain.sites import sites
-from lstm_trace.instrument.processor import put_in_force
+from lstm_trace.instrument.processor import put_in_force, release
 
 _patches = Patches(sites())
 _embeddings = EmbeddingPatches()
@@ -35,10 +34,8 @@ class LangChainInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # pyright:
         return len(handler.live)
 
     def _instrument(self, **kwargs: Any) -> None:
-        recorder = put_in_force(**kwargs)
+        recorder = put_in_force(by="langchain", **kwargs)
         handler.use(recorder)
-        if recorder.settings.baggage:
-            baggage.install()
         handler.silenced = False
         _patches.apply()
         _embeddings.apply()
@@ -46,7 +43,7 @@ class LangChainInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # pyright:
     def _uninstrument(self, **kwargs: Any) -> None:
         _patches.restore()
         _embeddings.restore()
-        baggage.uninstall()
+        release("langchain")
         handler.use(None)
         handler.silenced = True
         handler.forget()

@@ -9,7 +9,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from lstm_trace.instrument.lstm import layers, switch, zero_code
 from lstm_trace.instrument.lstm.call import live_calls
-from lstm_trace.instrument.processor import put_in_force
+from lstm_trace.instrument.processor import put_in_force, release
 
 
 class LSTMInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -35,7 +35,7 @@ class LSTMInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return live_calls()
 
     def _instrument(self, **given: Any) -> None:
-        recorder = put_in_force(**given)
+        recorder = put_in_force(by="lstm", **given)
         zero_code.watch(recorder.settings.components)
         layers.turn(recorder.settings.auto if self._auto is None else self._auto)
         switch.turn(True)
@@ -43,4 +43,5 @@ class LSTMInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _uninstrument(self, **_: Any) -> None:
         switch.turn(False)
         layers.turn(False)
+        release("lstm")
         self._auto = None
