@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lstm_trace.analyse import shapley
 from lstm_trace.analyse.dimensions import longer_than
 from lstm_trace.analyse.labelled import Labelled
+from lstm_trace.analyse.sessions import design_effect
 from lstm_trace.analyse.shapley import Floats
 from lstm_trace.analyse.stratified import rise
 
@@ -80,7 +81,7 @@ def attribute(cells: Labelled, *, seed: int = 0) -> Attribution:
     for index, name in enumerate(names):
         low, high = _interval(replicates[:, index].sum(axis=-1))
         proven = any(
-            test.significant and _interval(replicates[:, index][:, test.strata].sum(axis=-1))[0] > 0
+            test.significant and _above_zero(replicates[:, index][:, test.strata].sum(axis=-1), harm=name == "mix")
             for test in tests
             if test.component == name
         )
@@ -101,11 +102,26 @@ def _interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _above_zero(replicates: Floats, *, harm: bool) -> bool:
+    """Whether a contribution lies above zero. ``harm``: nothing else has tested that it harms, so it must at the level of a direct test.
+
+    The mix is such a one: its own test says that it moved, which it may without any effect on the outcome.
+    """
+    from scipy.special import ndtri
+
+    if _interval(replicates)[0] <= 0:
+        return False
+    return not harm or bool(replicates.mean() > -ndtri(FALSE_ALARMS / 5) * replicates.std())
+
+
 def _bootstrap(cells: Labelled, random: np.random.Generator) -> tuple[Floats, Floats]:
-    """Resample each release's traces, and weigh them: two tables (replicates, strata, 2, …, 2)."""
+    """Resample each release's sessions (its traces where a session is one), and weigh: two tables (replicates, strata, 2, …, 2)."""
     drawn: list[Floats] = []
-    for counts in cells.counts:
-        flat = shapley.resample(counts.ravel(), REPLICATES, random)
+    for index, counts in enumerate(cells.counts):
+        if cells.sessions is not None:
+            flat = cells.sessions[index].resample(REPLICATES, random)
+        else:
+            flat = shapley.resample(counts.ravel(), REPLICATES, random)
         drawn.append((flat.reshape(REPLICATES, *counts.shape) * cells.weights).sum(axis=-1))
     return drawn[0], drawn[1]
 
@@ -136,9 +152,9 @@ def _direct(cells: Labelled) -> list[Contrast]:
     """Test each factor's own rate, one-sided, where everything before it went right: over all cohorts, the primary contrast, and each.
 
     The first two share ``FALSE_ALARMS`` with those of the other components; single cohorts are exploratory and pass Benjamini–Hochberg
-    at a lower rate. The mix is tested by a chi-square over cohorts.
+    at a lower rate. The mix is tested by a chi-square over cohorts. Traces of one session count as far as they differ.
     """
-    from scipy.stats import chi2_contingency, false_discovery_control
+    from scipy.stats import false_discovery_control
 
     everywhere = np.ones(len(cells.strata), dtype=bool)
     long = np.array([longer_than(cohort, PRIMARY_LENGTH) for cohort in cells.strata])
@@ -158,17 +174,61 @@ def _direct(cells: Labelled) -> list[Contrast]:
         Contrast(name, chosen, p_value, bool(q < FALSE_ALARMS_SINGLE), float(q))
         for (name, _, chosen), p_value, q in zip(singles, p_values, adjusted, strict=True)
     ]
-    mixes = np.stack([side.reshape(side.shape[0], -1).sum(axis=1) for side in cells.counts])
-    seen = mixes[:, mixes.sum(axis=0) > 0]
-    moved: Any = chi2_contingency(seen) if seen.shape[1] > 1 else None
-    p_value = float(moved.pvalue) if moved is not None else 1.0
+    p_value = _mix_moved(cells)
     return [*made, Contrast("mix", everywhere, p_value, p_value < 2 * alpha)]
 
 
 def _clean_rise(cells: Labelled, depth: int, chosen: NDArray[np.bool_]) -> float:
     before, after = (_own(side, depth)[chosen, 0] for side in cells.weighted())
     n = _effective(cells, depth)[:, chosen, 0]
-    return rise(before, after, n[0], n[1])
+    if cells.sessions is None:
+        return rise(before, after, n[0], n[1])
+    # What each case adds to the statistic: in which stratum it lies, whether it went wrong, and how much it weighs.
+    strata, clean = np.flatnonzero(chosen), (0,) * (depth - 1)
+    balance = np.divide(n[0] * n[1], n.sum(axis=0), out=np.zeros_like(n[0]), where=n.sum(axis=0) > 0)
+    scores = np.zeros_like(cells.counts)
+    for index, side in enumerate((before, after)):
+        whole = side.sum(axis=1)
+        for place, stratum in enumerate(strata):
+            if balance[place] > 0:
+                wrong = side[place, 1] / whole[place]
+                scores[(index, stratum, *clean, 0)] = -wrong * cells.weights * balance[place] / whole[place]
+                scores[(index, stratum, *clean, 1)] = (1.0 - wrong) * cells.weights * balance[place] / whole[place]
+    flat = scores.reshape(2, -1)
+    counted = sum(side.touching(score != 0) for side, score in zip(cells.sessions, flat, strict=True))
+    return rise(before, after, n[0], n[1], inflation=design_effect(cells.sessions, list(flat)), freedom=max(counted - 2.0, 1.0))
+
+
+def _mix_moved(cells: Labelled) -> float:
+    """Chi-square over cohorts, divided by the mean design effect of weights and sessions (Rao and Scott, 1984)."""
+    from scipy.stats import chi2
+
+    sums = np.stack([side.reshape(side.shape[0], -1).sum(axis=1) for side in cells.weighted()])
+    shares, n = sums / sums.sum(axis=1, keepdims=True), np.array(cells.n, dtype=np.float64)
+    together = n @ shares / n.sum()
+    seen = np.flatnonzero(together)
+    if seen.size < 2:
+        return 1.0
+    expected = together[seen] * (1.0 / n).sum()
+    statistic = ((shares[1] - shares[0])[seen] ** 2 / expected).sum()
+    effect = 1.0
+    if cells.sessions is not None or cells.weights.size > 1:
+        spread = sum(_share_variances(cells, index, shares[index]) for index in range(2))
+        effect = max(1.0, (spread[seen] / expected).sum() / (seen.size - 1))
+    return float(chi2.sf(statistic / effect, seen.size - 1))
+
+
+def _share_variances(cells: Labelled, index: int, shares: Floats) -> Floats:
+    """Variance of each stratum's share of one release's weight."""
+    counts = cells.counts[index]
+    whole = float((counts * cells.weights).sum())
+    found: list[float] = []
+    for stratum, share in enumerate(shares):
+        inside = (np.arange(shares.size) == stratum).reshape(-1, *[1] * (counts.ndim - 1))
+        scores = np.broadcast_to((inside - share) * cells.weights / whole, counts.shape).ravel()
+        independent = float(counts.ravel() @ scores**2)
+        found.append(max(independent, cells.sessions[index].variances(scores)[0]) if cells.sessions is not None else independent)
+    return np.array(found)
 
 
 def _places(cells: Labelled, shares: Floats, tests: Sequence[Contrast]) -> tuple[tuple[str, str, float, float], ...]:

@@ -15,10 +15,12 @@ from lstm_trace.store import Store
 MIN_EFFECT_PP: Final = 0.3
 """Contribution below which nothing is flagged, percentage points of the outcome."""
 DETECTABLE_PP: Final = 6.0
-"""Without a finding, `none` needs labels enough to have seen a change of this size (14 % to 20 %: about 611 traces a release)."""
+"""Without a finding, `none` needs labels enough to have seen a change of this size (14 % to 20 %: about 611 traces a release), and an
+interval of the change that excludes it."""
 FEWEST: Final = 100
 """Traces of a release below which nothing found is never `none`."""
-POWER_SE: Final = 1.96 + 0.8416
+INTERVAL_SE: Final = 1.96
+POWER_SE: Final = INTERVAL_SE + 0.8416
 """Standard errors between no change and one that a 95 % interval excludes with 80 % power."""
 UNEXPLAINED_SE: Final = 2.576
 """Standard errors from which a worse outcome without a flagged component is not `none`."""
@@ -188,7 +190,10 @@ def _verdict(cells: Labelled, found: Attribution, flagged: tuple[str, ...]) -> t
     if found.change_pp > UNEXPLAINED_SE * found.change_se_pp:
         notes.append("the outcome got worse, but no single component's part of it stands out from chance")
         return ("insufficient_evidence",), notes
-    enough = detectable <= DETECTABLE_PP and min(cells.n) >= FEWEST
+    worst = found.change_pp + INTERVAL_SE * found.change_se_pp
+    if detectable <= DETECTABLE_PP < worst:
+        notes.append(f"the outcome may have got worse by up to {worst:.1f} pp, and no single component's part of it stands out from chance")
+    enough = max(detectable, worst) <= DETECTABLE_PP and min(cells.n) >= FEWEST
     return ("none" if enough else "insufficient_evidence",), notes
 
 

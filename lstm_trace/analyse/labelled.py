@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lstm_trace import conventions as c
 from lstm_trace.analyse import cases
 from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.dimensions import UNKNOWN, cohort_rank
+from lstm_trace.analyse.sessions import FEWEST as FEWEST_SESSIONS
+from lstm_trace.analyse.sessions import Sessions, sessions_of
 from lstm_trace.analyse.shapley import Floats
 from lstm_trace.analyse.sides import sided, two_sides
 from lstm_trace.analyse.values import fetched
@@ -25,6 +28,8 @@ MECHANISMS: Final[Mapping[str, str]] = {
 }
 """Mechanisms in causal order, and the evaluation that says whether each went wrong."""
 NOT_AN_OUTCOME: Final = ("escalation", "feedback")
+WEIGHTS: Final = 64
+"""Distinct inclusion weights that are told apart; more are rounded to the nearest of as many in equal ratios."""
 FEW: Final = 50
 """Judged traces a release below which a mechanism is left out rather than measured."""
 
@@ -34,7 +39,8 @@ class Labelled:
     """Judged traces of two releases.
 
     ``counts`` are numbers of traces a cell, ``weights`` the weight of each of them; both are (2, strata, 2, …, 2, weights): baseline
-    first, a two for each of ``mechanisms`` and one for the outcome, then one entry a distinct weight.
+    first, a two for each of ``mechanisms`` and one for the outcome, then one entry a distinct weight. ``sessions`` (of the same cells, one
+    after the other) are there where traces share a session.
     """
 
     outcome: str
@@ -46,6 +52,7 @@ class Labelled:
     notes: tuple[str, ...]
     confounded: frozenset[str]
     wide: Any
+    sessions: tuple[Sessions, Sessions] | None = None
 
     @property
     def n(self) -> tuple[int, int]:
@@ -95,7 +102,10 @@ def labelled(
     judged_n = tuple(sum(row["n"] for row in found if row["release"] == name) for name in (baseline, candidate))
     strata, counts, weights = _tables(whole, (baseline, candidate), tuple(used))
     notes += _selection(found, used)
-    return Labelled(outcome, strata, tuple(used), counts, weights, (judged_n[0], judged_n[1]), tuple(notes), frozenset(confounded), wide)
+    sessions = _sessions(wide, (baseline, candidate), strata, tuple(used), weights, notes)
+    return Labelled(
+        outcome, strata, tuple(used), counts, weights, (judged_n[0], judged_n[1]), tuple(notes), frozenset(confounded), wide, sessions
+    )
 
 
 def _seen(judged: Any, names: tuple[str, str]) -> dict[str, dict[str, dict[tuple[str | None, str | None], int]]]:
@@ -169,6 +179,7 @@ def _wide(store: Store, judged: Any, outcome: str, used: Mapping[str, str]) -> A
     wide = rows.group_by("trace_id").aggregate(
         release=rows.release.max(where=of == outcome),
         cohort=rows.cohort.max(where=of == outcome).fill_null(UNKNOWN),
+        session=rows.session_id.max(where=of == outcome),
         weight=rows.weight.max().fill_null(1.0),
         failed=rows.failed.max(where=of == outcome),
         **{mechanism: rows.failed.max(where=of == name) for mechanism, name in used.items()},
@@ -191,14 +202,60 @@ def _short(found: Sequence[Mapping[str, Any]], used: Mapping[str, str], names: t
 
 def _tables(found: Sequence[Mapping[str, Any]], names: tuple[str, str], used: tuple[str, ...]) -> tuple[tuple[str, ...], Floats, Floats]:
     strata = tuple(sorted({row["cohort"] for row in found}, key=cohort_rank)) or (UNKNOWN,)
-    weights = sorted({row["weight"] for row in found}) or [1.0]
+    weights = _few(np.array([[row["weight"], row["n"]] for row in found] or [[1.0, 1.0]]))
     shape = (2, len(strata), *[2] * (len(used) + 1), len(weights))
     counts = np.zeros(shape)
     for row in found:
         before = (names.index(row["release"]), strata.index(row["cohort"]), *(row[m] for m in used))
-        place = (*before, row["failed"], weights.index(row["weight"]))
+        place = (*before, row["failed"], int(_nearest(weights, np.array([row["weight"]]))[0]))
         counts[place] += row["n"]
-    return strata, counts, np.array(weights)
+    return strata, counts, weights
+
+
+def _few(weighed: Floats) -> Floats:
+    """The distinct weights of rows of (weight, traces), rising. Where there are more than ``WEIGHTS``, as many that lie between them."""
+    weights = np.unique(weighed[:, 0])
+    if weights.size <= WEIGHTS:
+        return weights
+    return np.geomspace(weights[0], weights[-1], WEIGHTS)
+
+
+def _nearest(weights: Floats, given: Floats) -> NDArray[np.int64]:
+    """For each weight given, the place of the nearest one in ``weights``, which rise."""
+    after = np.clip(np.searchsorted(weights, given), 1, max(weights.size - 1, 1)) if weights.size > 1 else np.zeros(given.size, np.int64)
+    before = np.maximum(after - 1, 0)
+    return np.asarray(np.where(np.abs(given - weights[before]) <= np.abs(weights[after] - given), before, after))
+
+
+def _sessions(
+    wide: Any, names: tuple[str, str], strata: tuple[str, ...], used: tuple[str, ...], weights: Floats, notes: list[str]
+) -> tuple[Sessions, Sessions] | None:
+    """The sessions of both releases, where traces share one and there are enough of them."""
+    import ibis
+
+    whole = wide
+    for mechanism in used:
+        whole = whole.filter(whole[mechanism].notnull())
+    session = ibis.coalesce(whole.session.nullif(""), whole.trace_id)
+    shared = fetched(whole.group_by("release").aggregate(traces=whole.count(), sessions=session.nunique()))
+    if len(shared) < 2 or all(row["traces"] == row["sessions"] for row in shared):
+        return None
+    if min(row["sessions"] for row in shared) < FEWEST_SESSIONS:
+        notes.append(f"traces share fewer than {FEWEST_SESSIONS} sessions a release: they are counted as if they were independent")
+        return None
+    place = ibis.dense_rank().over(ibis.window(order_by=[session]))
+    coded = whole.mutate(session=place, stratum=whole.cohort.cases(*((name, index) for index, name in enumerate(strata)), else_=-1))
+    counted = coded.group_by("release", "session", "stratum", *used, "failed", "weight").aggregate(n=coded.count()).to_pyarrow()
+    column = {name: counted.column(name).to_numpy() for name in counted.column_names}
+    shape = (len(strata), *[2] * (len(used) + 1), weights.size)
+    cell = np.ravel_multi_index(
+        tuple(column[name].astype(np.int64) for name in ("stratum", *used, "failed")) + (_nearest(weights, column["weight"]),), shape
+    )
+    made: list[Sessions] = []
+    for name in names:
+        of = column["release"] == name
+        made.append(sessions_of(column["session"][of], cell[of], column["n"][of].astype(np.float64), int(np.prod(shape))))
+    return made[0], made[1]
 
 
 def _selection(found: Sequence[Mapping[str, Any]], used: Mapping[str, str]) -> list[str]:

@@ -7,7 +7,9 @@ import numpy as np
 from lstm_trace.analyse.shapley import Floats
 
 
-def rise(baseline: Floats, candidate: Floats, baseline_n: Floats, candidate_n: Floats) -> float:
+def rise(
+    baseline: Floats, candidate: Floats, baseline_n: Floats, candidate_n: Floats, *, inflation: float = 1.0, freedom: float = np.inf
+) -> float:
     """Return the one-sided p-value that the candidate's rate is not above the baseline's in the same strata.
 
     ``baseline`` and ``candidate`` are weights (strata, 2), index 1 of the last axis is wrong; ``*_n`` (strata,) are effective numbers
@@ -18,7 +20,7 @@ def rise(baseline: Floats, candidate: Floats, baseline_n: Floats, candidate_n: F
     >>> round(rise(before, after, np.array([100.0]), np.array([100.0])), 5)
     0.00136
     """
-    from scipy.special import ndtr
+    from scipy.special import stdtr
 
     both = (baseline_n > 0) & (candidate_n > 0)
     if not both.any():
@@ -31,4 +33,4 @@ def rise(baseline: Floats, candidate: Floats, baseline_n: Floats, candidate_n: F
     variance = (weight * pooled * (1.0 - pooled)).sum()
     if variance <= 0.0:
         return 1.0
-    return float(ndtr(-(weight * (after - before)).sum() / np.sqrt(variance)))
+    return float(stdtr(freedom, -(weight * (after - before)).sum() / np.sqrt(inflation * variance)))
