@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,16 +184,16 @@ def _clean_rise(cells: Labelled, depth: int, chosen: NDArray[np.bool_]) -> float
     if cells.sessions is None:
         return rise(before, after, n[0], n[1])
     # What each case adds to the statistic: in which stratum it lies, whether it went wrong, and how much it weighs.
-    strata, clean = np.flatnonzero(chosen), (0,) * (depth - 1)
     balance = np.divide(n[0] * n[1], n.sum(axis=0), out=np.zeros_like(n[0]), where=n.sum(axis=0) > 0)
-    scores = np.zeros_like(cells.counts)
+    strata, scores = np.flatnonzero(chosen)[balance > 0], np.zeros_like(cells.counts)
     for index, side in enumerate((before, after)):
-        whole = side.sum(axis=1)
-        for place, stratum in enumerate(strata):
-            if balance[place] > 0:
-                wrong = side[place, 1] / whole[place]
-                scores[(index, stratum, *clean, 0)] = -wrong * cells.weights * balance[place] / whole[place]
-                scores[(index, stratum, *clean, 1)] = (1.0 - wrong) * cells.weights * balance[place] / whole[place]
+        share = balance / np.maximum(side.sum(axis=1), 1e-300)
+        wrong = side[:, 1] / np.maximum(side.sum(axis=1), 1e-300)
+        each = np.stack([-wrong * share, (1.0 - wrong) * share], axis=-1)[balance > 0]
+        clean: tuple[Any, ...] = (index, strata, *[0] * (depth - 1))
+        view = scores[clean]
+        view = np.zeros_like(view) + each.reshape(strata.size, 2, *[1] * (view.ndim - 2)) * cells.weights
+        scores[clean] = view
     flat = scores.reshape(2, -1)
     counted = sum(side.touching(score != 0) for side, score in zip(cells.sessions, flat, strict=True))
     return rise(before, after, n[0], n[1], inflation=design_effect(cells.sessions, list(flat)), freedom=max(counted - 2.0, 1.0))
@@ -213,7 +213,7 @@ def _mix_moved(cells: Labelled) -> float:
     statistic = ((shares[1] - shares[0])[seen] ** 2 / expected).sum()
     effect = 1.0
     if cells.sessions is not None or cells.weights.size > 1:
-        spread = sum(_share_variances(cells, index, shares[index]) for index in range(2))
+        spread = _share_variances(cells, 0, shares[0]) + _share_variances(cells, 1, shares[1])
         effect = max(1.0, (spread[seen] / expected).sum() / (seen.size - 1))
     return float(chi2.sf(statistic / effect, seen.size - 1))
 

@@ -248,9 +248,8 @@ def _sessions(
     counted = coded.group_by("release", "session", "stratum", *used, "failed", "weight").aggregate(n=coded.count()).to_pyarrow()
     column = {name: counted.column(name).to_numpy() for name in counted.column_names}
     shape = (len(strata), *[2] * (len(used) + 1), weights.size)
-    cell = np.ravel_multi_index(
-        tuple(column[name].astype(np.int64) for name in ("stratum", *used, "failed")) + (_nearest(weights, column["weight"]),), shape
-    )
+    places = [column[name].astype(np.int64) for name in ("stratum", *used, "failed")]
+    cell = np.ravel_multi_index((*places, _nearest(weights, column["weight"])), shape)
     made: list[Sessions] = []
     for name in names:
         of = column["release"] == name

@@ -23,7 +23,7 @@ AT_ONCE: Final = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """The sessions of one release. ``cells`` (patterns, cells) are traces a cell of each distinct session, ``times`` how often it occurs."""
+    """The sessions of one release: ``cells`` (patterns, cells) are the traces a cell of each distinct one, ``times`` how many are so."""
 
     cells: Floats
     times: Floats
