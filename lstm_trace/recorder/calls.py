@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple, Protocol
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind
 
 from lstm_trace import upstream
 from lstm_trace.conventions import (
@@ -78,23 +78,20 @@ def as_prediction(said: Single | Prediction) -> Prediction:
 
 
 class Described:
-    """A component and what stands on every span of it: attributes built once for the provider in force, copied at each call."""
+    """A component and what stands on every span of it: ``constants``, built once for the ``source`` in force and copied at each call."""
 
-    __slots__ = ("_constants", "_source", "component", "span_name")
+    __slots__ = ("component", "constants", "source", "span_name")
 
     def __init__(self, component: Component) -> None:
         self.component = component
         self.span_name = "lstm " + component.name
-        self._source: Any = None
-        self._constants: Attributes = {}
+        self.source: Any = None
+        self.constants: Attributes = {}
 
-    def constants(self, recorder: Writer) -> Attributes:
-        """Return a dict to fill."""
-        source = recorder.source()
-        if source is not self._source:
-            self._constants = recorder.constants_of(self.component)
-            self._source = source
-        return self._constants.copy()
+    def learn(self, recorder: Writer, source: Any) -> None:
+        """Build the constants for another source."""
+        self.constants = recorder.constants_of(self.component)
+        self.source = source
 
 
 class ComponentCall(LateSpan):
@@ -165,150 +162,125 @@ def finish_single(
     padded_steps: int | None,
     state: StateFacts | None,
     end_ns: int,
+    *,
+    as_event: bool = False,
 ) -> None:
-    """End the call of one sequence: its span, its event, its metrics, and what later spans see of it."""
+    """End the call of one sequence: its span with its event, its metrics, and what later spans see of it.
+
+    ``as_event`` makes it one event on the span that is current around the call instead (``LSTM_TRACE_SPAN=event``).
+    """
     recorder: Writer = call.recorder
     where = recorder.source()
     current = call.parent_context
-    parent = call.parent
-    attributes, cohort = _attributes(call, recorder, said, length, source, padded_steps, state)
-    event = _event(call, attributes) if said is not None else {}
-    span = call.real
-    if span is None:
-        seen = live.upstream(parent)
-        if seen is None and recorder.settings.baggage and (parent.is_remote or not parent.is_valid):
-            seen = upstream.from_baggage(current)
-        if FACTS_KEY in current:
-            attributes = {**upstream.inherited(current, seen), **attributes}
-        elif seen is not None:
-            attributes.update(seen.attributes)
-        span = where.lane.start(call.described.span_name, current, parent, call.links, call.start_ns)
-        where.lane.put(span, attributes)
-    else:
-        span.set_attributes(attributes)
-    if said is not None:
-        if recorder.events_on_span:
-            where.lane.note(span, EVENT_PREDICTION, event, end_ns)
-        if recorder.events_on_log:
-            recorder.log_prediction(event, end_ns, ambient.with_span(span, current))
-    span.end(end_ns)
-    span_context = span.get_span_context()
-    if call.real is not None:
-        live.leave(span_context)
-    _, _, is_remote, _, _, is_valid = parent  # its properties are calls
-    if is_remote or not is_valid:
-        upstream.last_outermost.set(span_context)
-    if said is not None:
-        live.publish(
-            Upstream((*said, call.described.component.name, length, cohort), span_context, None, attributes.get(SESSION_ID)), parent
-        )
-    if recorder.meters.is_on():
-        _metrics(call, said, length, source, cohort, end_ns, span)
-
-
-def finish_as_event(
-    call: ComponentCall,
-    said: Single | None,
-    length: int | None,
-    source: str | None,
-    padded_steps: int | None,
-    state: StateFacts | None,
-    end_ns: int,
-) -> None:
-    """End the call of one sequence as an event on the span that was current around it (``LSTM_TRACE_SPAN=event``)."""
-    recorder: Writer = call.recorder
-    attributes, cohort = _attributes(call, recorder, said, length, source, padded_steps, state)
-    del attributes[OI_KIND]
-    attributes[BATCH_INDEX] = 0
-    span: Span = call.parent_context[ambient.SPAN_KEY]  # type: ignore[assignment]
-    recorder.source().lane.note(span, EVENT_PREDICTION, attributes, end_ns)
-    if said is not None:
-        session = upstream.context_facts(call.parent_context).get(SESSION_ID)
-        live.publish(Upstream((*said, call.described.component.name, length, cohort), call.parent, None, session), call.parent)
-    if recorder.meters.is_on():
-        _metrics(call, said, length, source, cohort, end_ns, span)
-
-
-def _attributes(
-    call: ComponentCall,
-    recorder: Writer,
-    said: Single | None,
-    length: int | None,
-    source: str | None,
-    padded_steps: int | None,
-    state: StateFacts | None,
-) -> tuple[Attributes, str | None]:
-    """Return the call's attributes and its cohort."""
-    attributes = call.described.constants(recorder)
+    described = call.described
+    if described.source is not where:
+        described.learn(recorder, where)
+    attributes = described.constants.copy()
     if length is not None or said is not None:
         attributes[BATCH_SIZE] = 1
     if call.attributes:
         attributes.update(call.attributes)
         call.attributes = {}
+    spoken: Attributes = {}  # of this one sequence: its event says it as well
     cohort = None
     if length is not None:
         cohort = recorder.cohort(length)
-        attributes[SEQUENCE_LENGTH] = length
-        attributes[SEQUENCE_COHORT] = cohort
         attributes[SEQUENCE_LENGTH_SOURCE] = source
         if padded_steps:
             attributes[SEQUENCE_PADDING_RATIO] = 1.0 - length / padded_steps
+        spoken[SEQUENCE_LENGTH] = length
+        spoken[SEQUENCE_COHORT] = cohort
     if said is not None:
         label, index, confidence, margin, entropy, nonfinite = said
         if label is not None:
-            attributes[PREDICTION_LABEL] = label
+            spoken[PREDICTION_LABEL] = label
         if index is not None:
-            attributes[PREDICTION_INDEX] = index
+            spoken[PREDICTION_INDEX] = index
         if nonfinite:
-            attributes[PREDICTION_NONFINITE] = True
+            spoken[PREDICTION_NONFINITE] = True
         elif confidence is not None:
-            attributes[PREDICTION_CONFIDENCE] = confidence
+            spoken[PREDICTION_CONFIDENCE] = confidence
             if margin is not None:
-                attributes[PREDICTION_MARGIN] = margin
+                spoken[PREDICTION_MARGIN] = margin
             if entropy is not None:
-                attributes[PREDICTION_ENTROPY] = entropy
+                spoken[PREDICTION_ENTROPY] = entropy
     if state is not None:
-        attributes[STATE_ORIGIN] = state.origin
+        spoken[STATE_ORIGIN] = state.origin
         if state.steps is not None:
             attributes[STATE_STEPS] = state.steps
-    return attributes, cohort
+    attributes.update(spoken)
+    inherited: Any = current.get(FACTS_KEY)
+    spoken[BATCH_INDEX] = attributes.get(BATCH_INDEX, 0)
+    if inherited is not None and TRAJECTORY_STEP in inherited:
+        spoken[TRAJECTORY_STEP] = inherited[TRAJECTORY_STEP]
+    if as_event:
+        span_context = call.parent
+        attributes.update(spoken)
+        del attributes[OI_KIND]
+        where.lane.note(current[ambient.SPAN_KEY], EVENT_PREDICTION, attributes, end_ns)
+    else:
+        span_context = _write(call, recorder, where, attributes, spoken if said is not None else None, inherited, end_ns)
+    if said is not None:
+        session = inherited.get(SESSION_ID) if inherited is not None else None
+        fact = (*said, described.component.name, length, cohort)
+        live.publish(Upstream(fact, span_context, None, session), call.parent)
+    if recorder.meters.is_on():
+        _metrics(call, said, length, source, cohort, end_ns, span_context)
 
 
-def _event(call: ComponentCall, attributes: Attributes) -> Attributes:
-    """Return the attributes of the ``lstm.prediction`` event of one sequence: those of its span that speak of the sequence."""
-    event: Attributes = {BATCH_INDEX: attributes.get(BATCH_INDEX, 0)}
-    for name in _OF_A_SEQUENCE:
-        if name in attributes:
-            event[name] = attributes[name]
-    if FACTS_KEY in call.parent_context:
-        facts: Any = call.parent_context[FACTS_KEY]
-        if TRAJECTORY_STEP in facts:
-            event[TRAJECTORY_STEP] = facts[TRAJECTORY_STEP]
-    return event
-
-
-_OF_A_SEQUENCE: Final = (
-    SEQUENCE_LENGTH,
-    SEQUENCE_COHORT,
-    PREDICTION_LABEL,
-    PREDICTION_INDEX,
-    PREDICTION_NONFINITE,
-    PREDICTION_CONFIDENCE,
-    PREDICTION_MARGIN,
-    PREDICTION_ENTROPY,
-    STATE_ORIGIN,
-)
+def _write(
+    call: ComponentCall, recorder: Writer, where: Any, attributes: Attributes, event: Attributes | None, inherited: Any, end_ns: int
+) -> SpanContext:
+    """Write the span of a call that is over: whole where nothing has touched it yet, else what is missing on it."""
+    current, parent, lane = call.parent_context, call.parent, where.lane
+    noted = event if recorder.events_on_span else None
+    span = call.real
+    if span is None:
+        seen = live.upstream(parent)
+        if seen is None and recorder.settings.baggage and (parent.is_remote or not parent.is_valid):
+            seen = upstream.from_baggage(current)
+        if inherited is not None:
+            attributes = {**upstream.with_upstream(inherited, seen), **attributes}
+        elif seen is not None:
+            attributes.update(seen.attributes)
+        span_context: SpanContext = lane.write(
+            call.described.span_name, current, parent, call.links, attributes, EVENT_PREDICTION, noted, call.start_ns, end_ns
+        )
+    else:
+        span.set_attributes(attributes)
+        if noted is not None:
+            lane.note(span, EVENT_PREDICTION, noted, end_ns)
+        span.end(end_ns)
+        span_context = span.get_span_context()
+        live.leave(span_context)
+    if event is not None and recorder.events_on_log:
+        recorder.log_prediction(event, end_ns, ambient.with_span(NonRecordingSpan(span_context), current))
+    _, _, is_remote, _, _, is_valid = parent  # its properties are calls
+    if is_remote or not is_valid:
+        upstream.last_outermost.set(span_context)
+    return span_context
 
 
 def _metrics(
-    call: ComponentCall, said: Single | None, length: int | None, source: str | None, cohort: str | None, end_ns: int, span: Span
+    call: ComponentCall,
+    said: Single | None,
+    length: int | None,
+    source: str | None,
+    cohort: str | None,
+    end_ns: int,
+    span_context: SpanContext,
 ) -> None:
     predictions = (Prediction(*said),) if said is not None else ()
     sequence = SequenceFacts((length,), source) if length is not None else None  # type: ignore[arg-type]
     seconds = (end_ns - call.start_ns) / 1e9
     call.recorder.meters.component(
-        call.described.component, predictions, sequence, cohort, seconds, ambient.with_span(span, call.parent_context)
+        call.described.component,
+        predictions,
+        sequence,
+        cohort,
+        seconds,
+        ambient.with_span(NonRecordingSpan(span_context), call.parent_context),
     )
 
 
-__all__ = ["WATCH_KEY", "ComponentCall", "Described", "Single", "as_prediction", "finish_as_event", "finish_single"]
+__all__ = ["WATCH_KEY", "ComponentCall", "Described", "Single", "as_prediction", "finish_single"]

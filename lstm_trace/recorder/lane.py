@@ -1,18 +1,22 @@
 """Write on the SDK's own spans without having it do twice what is done: sample what is known to be sampled, clean what is clean.
 
-Sampling and cleaning are more than half of what a span costs. They are left out only for the SDK's own tracer and span classes, with limits
-that our few attributes cannot meet, where the sampler's answer is certain (``sampling.py``), and after a trial at first use has shown that
-both ways make the same span and event; everywhere else the public methods are called.
+A span that is over before anyone could hold it is made as the ``ReadableSpan`` that its processors are given at the end, where nothing
+listens to starts: the open span in between, its locks and its copy are most of what a span costs. Sampling and cleaning are left out only
+for the SDK's own tracer and span classes, with limits that our few attributes cannot meet, and where the sampler's answer is certain
+(``sampling.py``). Everywhere else the public methods are called.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, TraceFlags, Tracer
+
+from lstm_trace.upstream import UpstreamProcessor
 
 _ROOM: Final = 64
 """Attributes that a span must have room for; its limit is 128 unless the user lowered it."""
@@ -21,27 +25,32 @@ _NEVER_CONTENDED: Final = threading.Lock()
 """Attributes of an event never change, so nothing ever waits for their lock."""
 
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+_SAMPLED_RANDOM: Final = TraceFlags(TraceFlags.SAMPLED | 2)
+"""Sampled, in a trace whose id is random (W3C Trace Context, level 2)."""
 
 
 class Lane:
-    """How the spans of one tracer are started, and how attributes and events reach them."""
+    """How finished spans of one tracer are written, and how attributes and events reach open ones."""
 
-    __slots__ = ("_bounded", "_decision", "_event", "_kind", "_starts", "_tracer")
+    __slots__ = ("_bounded", "_event", "_kind", "_processor", "_processors", "_random", "_readable", "_starts_unheard", "_tracer")
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer: Any = tracer
         self._kind: Any = None
-        self._starts = False
         self._event: Any = None
         self._bounded: Any = None
-        self._decision: Any = None
+        self._readable: Any = None
+        self._processor: Any = None
+        self._processors: Any = None
+        self._starts_unheard: frozenset[Any] = frozenset()
+        self._random = False
         limits = getattr(tracer, "_span_limits", None)
         if limits is None or not type(tracer).__module__.startswith("opentelemetry.sdk."):
             return
         try:
             self._prepare(limits)
         except (ImportError, AttributeError, TypeError):
-            self._kind, self._starts = None, False  # another SDK than the ones we know: the public methods serve it
+            self._kind = self._processor = None  # another SDK than the ones we know: the public methods serve it
 
     def _prepare(self, limits: Any) -> None:
         lengths = (limits.max_attribute_length, limits.max_span_attribute_length)
@@ -49,10 +58,10 @@ class Lane:
         if any(each is not None for each in lengths) or any(each is not None and each < _ROOM for each in counts):
             return
         from opentelemetry.attributes import BoundedAttributes
-        from opentelemetry.sdk.trace import Event, Tracer, _Span
-        from opentelemetry.sdk.trace.sampling import Decision
+        from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor, SynchronousMultiSpanProcessor, Tracer, _Span
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
-        self._event, self._bounded, self._decision = Event, BoundedAttributes, Decision.RECORD_AND_SAMPLE
+        self._event, self._bounded = Event, BoundedAttributes
         usual = BoundedAttributes(None, {"key": 1}, immutable=True)
         made = self._event_of("name", {"key": 1}, 2)
         if not (
@@ -63,39 +72,89 @@ class Lane:
         ):
             return
         self._kind = _Span
-        parent = SpanContext(1, 2, is_remote=False, trace_flags=_SAMPLED)
-        span = self._span("name", parent, SpanContext(1, 3, False, _SAMPLED, parent.trace_state), ())
-        self._starts = type(self._tracer) is Tracer and (span.name, span.parent, dict(span.attributes)) == ("name", parent, {})
 
-    def _span(self, name: str, parent: SpanContext | None, span_context: SpanContext, links: Sequence[Link]) -> Any:
         tracer = self._tracer
-        return self._kind(
-            name=name,
-            context=span_context,
-            parent=parent,
-            sampler=tracer.sampler,
-            resource=tracer.resource,
-            links=links,
-            kind=SpanKind.INTERNAL,
-            span_processor=tracer.span_processor,
-            instrumentation_info=tracer.instrumentation_info,
-            record_exception=False,
-            limits=tracer._span_limits,
-            instrumentation_scope=tracer._instrumentation_scope,
-            record_end_metrics=tracer._tracer_metrics.start_span(parent, self._decision),
-        )
+        is_metered = type(tracer._tracer_metrics).__name__ != "NoOpTracerMetrics"
+        if type(tracer) is not Tracer or type(tracer.span_processor) is not SynchronousMultiSpanProcessor or is_metered:
+            return
+        if limits.max_events == 0 or not hasattr(tracer._tracer_config, "is_enabled"):
+            return
+        self._readable = ReadableSpan
+        self._random = tracer.id_generator.is_trace_id_random()
+        kinds = (SpanProcessor, BatchSpanProcessor, SimpleSpanProcessor, UpstreamProcessor)
+        self._starts_unheard = frozenset(each for kind in kinds for each in (kind.on_start, kind._on_ending))
+        self._processor = tracer.span_processor
 
-    def start(self, name: str, current: Context, parent: SpanContext, links: Sequence[Link], start_ns: int) -> Span:
-        """Start a span below ``parent``, the span of ``current``, that is certain to be sampled."""
-        tracer = self._tracer
+    def write(
+        self,
+        name: str,
+        current: Context,
+        parent: SpanContext,
+        links: Sequence[Link],
+        attributes: dict[str, Any],
+        event_name: str,
+        event: dict[str, Any] | None,
+        start_ns: int,
+        end_ns: int,
+    ) -> SpanContext:
+        """Write a span that is over, with an event at its end, below ``parent``, the span of ``current``.
+
+        It must be certain that it is sampled. Both dicts are clean, and the span's from now on.
+        """
+        tracer, processor = self._tracer, self._processor
+        if processor is None or links or not tracer._tracer_config.is_enabled or not self._is_unheard(processor):
+            return self._write_openly(name, current, links, attributes, event_name, event, start_ns, end_ns)
         trace_id, _, _, flags, state, is_valid = parent  # its properties are calls
-        if not (self._starts and is_valid and tracer._tracer_config.is_enabled):
-            return tracer.start_span(name, current, SpanKind.INTERNAL, None, links, start_ns, False)  # type: ignore[no-any-return]
-        # what the SDK gives a sampled child: its trace's id, state, and the mark of a random id
-        flags = _SAMPLED if flags == 1 else TraceFlags(TraceFlags.SAMPLED | (flags & 2))
-        span = self._span(name, parent, SpanContext(trace_id, tracer.id_generator.generate_span_id(), False, flags, state), links)
-        span.start(start_ns, current)
-        return span  # type: ignore[no-any-return]
+        ids = tracer.id_generator
+        if is_valid:
+            flags = _SAMPLED if flags == 1 else TraceFlags(TraceFlags.SAMPLED | (flags & 2))
+        else:
+            trace_id, flags, state = ids.generate_trace_id(), _SAMPLED_RANDOM if self._random else _SAMPLED, None
+        span_context = SpanContext(trace_id, ids.generate_span_id(), False, flags, state)
+        processor.on_end(
+            self._readable(
+                name,
+                span_context,
+                parent if is_valid else None,
+                tracer.resource,
+                attributes,
+                () if event is None else (self._event(event_name, MappingProxyType(event), end_ns),),
+                start_time=start_ns,
+                end_time=end_ns,
+                instrumentation_info=tracer.instrumentation_info,
+                instrumentation_scope=tracer._instrumentation_scope,
+            )
+        )
+        return span_context
+
+    def _is_unheard(self, processor: Any) -> bool:
+        """Tell whether no processor does anything before a span's end; remembered until another processor is added."""
+        processors = processor._span_processors
+        if processors is self._processors:
+            return True
+        for each in processors:
+            heard = (getattr(each.on_start, "__func__", None), getattr(each._on_ending, "__func__", None))
+            if not self._starts_unheard.issuperset(heard):
+                return False
+        self._processors = processors
+        return True
+
+    def _write_openly(
+        self,
+        name: str,
+        current: Context,
+        links: Sequence[Link],
+        attributes: dict[str, Any],
+        event_name: str,
+        event: dict[str, Any] | None,
+        start_ns: int,
+        end_ns: int,
+    ) -> SpanContext:
+        span: Span = self._tracer.start_span(name, current, SpanKind.INTERNAL, attributes, links, start_ns, record_exception=False)
+        if event is not None:
+            self.note(span, event_name, event, end_ns)
+        span.end(end_ns)
+        return span.get_span_context()
 
     def _event_of(self, name: str, attributes: dict[str, Any], time_ns: int) -> Any:
         """Make an event as the SDK's constructors would, without their five calls."""

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from opentelemetry import context, trace
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import Span, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
@@ -72,3 +73,25 @@ def test_an_event_is_as_immutable_as_any(monkeypatch: pytest.MonkeyPatch) -> Non
         span.events[0].attributes["x"] = 1
     with pytest.raises(TypeError):
         span.attributes["x"] = 1
+
+
+class Marks(SpanProcessor):
+    """A user's processor that writes on spans as they start."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        span.set_attribute("user.mark", "seen")
+
+
+def test_a_processor_that_listens_to_starts_is_heard_from_the_moment_it_is_added() -> None:
+    memory = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    set_default_recorder(Recorder(Settings(strict=True), tracer_provider=provider))
+    model = trace_lstm(Padded(), name="it")
+    model(IDS)
+    provider.add_span_processor(Marks())
+    model(IDS)
+    before, after = memory.get_finished_spans()
+    assert "user.mark" not in before.attributes
+    assert after.attributes["user.mark"] == "seen"
+    assert {*before.attributes} == {*after.attributes} - {"user.mark"}

@@ -15,7 +15,7 @@ from lstm_trace.instrument.lstm import device, outputs, prediction, state
 from lstm_trace.instrument.lstm.tree import kind_of
 from lstm_trace.instrument.lstm.watch import FRESH
 from lstm_trace.recorder import Event, Recorder, ambient
-from lstm_trace.recorder.calls import ComponentCall, Single, as_prediction, finish_as_event, finish_single
+from lstm_trace.recorder.calls import ComponentCall, Single, as_prediction, finish_single
 from lstm_trace.upstream import context_facts
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ class Call(ComponentCall):
             self.traced.check_labels(len(row))
         said = known.single(row, options.names, options.temperature)
         recorder = self.recorder
-        finish = finish_as_event if recorder.as_event and self.real is None and ambient.SPAN_KEY in self.parent_context else finish_single
-        finish(self, said, found[0], found[1], found[2], state.NONE, end)
+        as_event = recorder.as_event and self.real is None and ambient.SPAN_KEY in self.parent_context
+        finish_single(self, said, found[0], found[1], found[2], state.NONE, end, as_event=as_event)
         return True
 
     def deferred(self, output: Any, reduced: bool, end: int) -> None:
@@ -173,10 +173,9 @@ class Call(ComponentCall):
         as_event = recorder.as_event and self.real is None and ambient.SPAN_KEY in self.parent_context
         is_single = len(lengths) <= 1 and len(said) <= 1 and summary is None
         if is_single and not isinstance(one, Prediction) and (sequence is None or (lengths and sequence.time_gap is None)):
-            finish = finish_as_event if as_event else finish_single
             length = lengths[0] if lengths else None
             source, padded = (sequence.source, sequence.padded_steps) if sequence is not None else (None, None)
-            finish(self, one, length, source, padded, origin, end)
+            finish_single(self, one, length, source, padded, origin, end, as_event=as_event)
             return
         predictions = [as_prediction(each) for each in said]
         if as_event:
