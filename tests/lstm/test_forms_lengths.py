@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 
 from lstm_trace import trace_lstm
 from lstm_trace.instrument.lstm import lengths as read
+from lstm_trace.instrument.lstm import sequence
 from tests.lstm.models import CellLoop, Intent, Masked, PacksInside, Padded
 from tests.tracing import Traced
 
@@ -162,6 +163,110 @@ def test_a_function_over_a_list_of_events(seen: Traced) -> None:
     classify(["a", "b", "c"])
     assert seen.spans[-1].attributes["lstm.sequence.length"] == 3
     assert seen.spans[-1].attributes["lstm.sequence.length_source"] == "shape"
+
+
+class RowByRow(nn.Module):
+    """Calls its layer once for every row: a list of tensors, or ids cut to what is not padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 4)
+        self.layer = nn.LSTM(4, 8, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, rows: Any) -> torch.Tensor:
+        cut = [row[: int((row != 0).sum())] for row in rows]
+        return torch.stack([self.head(self.layer(self.embedding(row)[None])[0][0, -1]) for row in cut])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("given_as", ["a tensor", "a list"])
+def test_a_layer_that_is_called_once_a_row(seen: Traced, rows: int, given_as: str) -> None:
+    lengths = [1 + row % 5 for row in range(rows)]
+    ids = [torch.ones(length, dtype=torch.long) for length in lengths]
+    trace_lstm(RowByRow(), name="it")(nn.utils.rnn.pad_sequence(ids, batch_first=True) if given_as == "a tensor" else ids)
+    (span,) = seen.spans
+    assert span.attributes["lstm.batch.size"] == rows
+    assert [event.attributes["lstm.sequence.length"] for event in span.events] == lengths
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_layer_that_is_called_step_by_step_or_in_chunks(seen: Traced, kind: type[nn.RNNBase], at_once: int) -> None:
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = kind(4, 8, batch_first=True)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor, state: Any = None, session: str | None = None) -> Any:
+            for chunk in x.split(at_once, 1):
+                out, state = self.layer(chunk, state)
+            return self.head(out[:, -1]), state
+
+    model = trace_lstm(Steps(), name="it", session="session")
+    _, state = model(torch.randn(2, 22, 4), None, "a")
+    _, state = model(torch.randn(2, 22, 4), state, "a")
+    model(torch.randn(2, 22, 4), state, "b")
+    assert [span.attributes["lstm.sequence.length"] for span in seen.spans] == [22, 22, 22]
+    assert [span.attributes["lstm.state.origin"] for span in seen.spans] == ["none", "carried", "foreign"]
+
+
+def test_one_sequence_step_by_step(seen: Traced) -> None:
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.GRU(4, 8)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            state = None
+            for step in x:
+                _, state = self.layer(step[None], state)
+            return self.head(state[-1])
+
+    trace_lstm(Steps(), name="it")(torch.randn(9, 1, 4))
+    assert seen.spans[0].attributes["lstm.sequence.length"] == 9
+
+
+def test_sequences_given_as_a_list_of_tensors_and_padded_inside(seen: Traced) -> None:
+    class Pads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.LSTM(4, 8, batch_first=True)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, rows: list[torch.Tensor]) -> torch.Tensor:
+            return self.head(self.layer(nn.utils.rnn.pad_sequence(rows, batch_first=True))[0][:, -1])
+
+    trace_lstm(Pads(), name="it")([torch.randn(steps, 4) for steps in (3, 5, 2)])
+    assert [event.attributes["lstm.sequence.length"] for event in seen.spans[0].events] == [3, 5, 2]
+
+
+@pytest.mark.parametrize("rows", [[[0, 0, 3, 1], [4, 5, 6, 3]], [[0, 0, 3, 1]]])
+def test_padding_in_front_is_said_once_and_a_mask_settles_it(
+    seen: Traced, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, rows: list[list[int]]
+) -> None:
+    monkeypatch.setattr(sequence, "_told", set())
+    ids = torch.tensor(rows)
+    model = trace_lstm(Padded(), name="it")
+    with caplog.at_level("WARNING", "lstm_trace"):
+        model(ids)
+        model(ids)
+        trace_lstm(Padded(), name="it", mask=lambda args, kwargs: args[0] != 0)(ids)
+    assert len(caplog.records) == 1
+    assert "ids begin with padding_idx=0" in caplog.text
+    assert [event.attributes["lstm.sequence.length"] for event in seen.spans[-1].events] == [sum(map(bool, row)) for row in rows]
+
+
+@pytest.mark.parametrize("padding", [-1e9, float("-inf"), torch.finfo(torch.float32).min])
+def test_a_mask_that_is_added_to_scores(seen: Traced, padding: float) -> None:
+    mask = torch.tensor([[0.0, 0.0, padding, padding], [0.0, 0.0, 0.0, padding]])
+    assert read.from_mask(mask) == [2, 3]
+
+
+def test_lengths_with_an_axis_of_one() -> None:
+    assert read.from_lengths(torch.tensor([[3], [2]])) == [3, 2]
 
 
 # --- Pure readers ---------------------------------------------------------------------------------------------------------

@@ -244,6 +244,49 @@ def test_labels_that_cannot_fit_are_refused_where_it_is_known() -> None:
         trace_lstm(Intent(), labels=["a", "b"])
 
 
+@pytest.mark.parametrize("kind", ["logits", "log_probs", "probs"])
+def test_one_number_a_sequence_is_the_second_of_two_classes(seen: Traced, kind: str) -> None:
+    logits = torch.tensor([0.3, -1.0, 2.0])
+    output = {"logits": logits, "probs": logits.sigmoid(), "log_probs": nn.functional.logsigmoid(logits)}[kind]
+    trace_lstm(lambda x: output, name="it", output=kind)(torch.zeros(3, 5, 2))
+    chances = logits.double().sigmoid()
+    found = [event.attributes["lstm.prediction.confidence"] for event in seen.spans[0].events]
+    assert found == pytest.approx(torch.maximum(chances, 1 - chances).tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("output", "events"), [([0.1, 2.3], 1), ([[0.1, 2.3], [1.0, 0.0]], 2), ({"logits": [0.1, 2.3]}, 1), ({"logits": [[0.1, 2.3]]}, 1)]
+)
+def test_lists_of_floats(seen: Traced, output: Any, events: int) -> None:
+    trace_lstm(lambda x: output, name="it", labels=["a", "b"])([7, 8, 9])
+    rows = output["logits"] if isinstance(output, dict) else output
+    row = rows[0] if isinstance(rows[0], list) else rows
+    said = seen.spans[0].events[0].attributes
+    assert said["lstm.prediction.label"] == "b"
+    assert said["lstm.prediction.confidence"] == pytest.approx(reference(row, "logits")[1], abs=1e-12)
+    assert len(seen.spans[0].events) == events
+
+
+def test_whole_numbers_are_no_logits(seen: Traced, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "lstm_trace"):
+        model = trace_lstm(lambda x: torch.tensor([1, 2]), name="it")
+        model(torch.zeros(2, 5, 2))
+        model(torch.zeros(2, 5, 2))
+    assert [record.getMessage() for record in caplog.records] == [
+        "component it: it returned whole numbers, which are no logits: no prediction is recorded; see output= and prediction="
+    ]
+    assert not any(name.startswith("lstm.prediction") for name in seen.spans[0].attributes)
+
+
+def test_a_mapping_that_answers_every_attribute(seen: Traced) -> None:
+    class Answers(dict):  # type: ignore[type-arg]
+        __getattr__ = dict.get
+
+    logits = torch.tensor([[0.0, math.log(3.0)]])
+    trace_lstm(lambda x: Answers(loss=None, logits=logits), name="it")([1, 2])
+    assert seen.spans[0].attributes["lstm.prediction.confidence"] == pytest.approx(0.75, abs=1e-6)
+
+
 def test_three_axes_of_logits_are_not_guessed_at(seen: Traced, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "lstm_trace"):
         trace_lstm(nn.Sequential(nn.Linear(2, 3)), name="it")(torch.zeros(2, 4, 2))

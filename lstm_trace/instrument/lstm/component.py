@@ -23,7 +23,7 @@ from lstm_trace.instrument.lstm import batch, outputs, prediction, sequence, swi
 from lstm_trace.instrument.lstm import session as stream
 from lstm_trace.instrument.lstm.arguments import MISSING, Arguments
 from lstm_trace.instrument.lstm.call import Call
-from lstm_trace.instrument.lstm.lengths import has_values
+from lstm_trace.instrument.lstm.lengths import has_values, is_floating
 from lstm_trace.instrument.lstm.options import Options
 from lstm_trace.instrument.lstm.state import StateBook
 from lstm_trace.instrument.lstm.tree import Tree, read_tree
@@ -126,24 +126,21 @@ class Traced:
             if scope is not None:
                 return batch.begin(scope, self, self.known(module, function), recorder, args, kwargs)
             current = ambient.get()
-            decision = recorder.will_record(current)
-            if decision is False or is_apart():
-                return None
             if not current and _REPLICA in getattr(module, "__dict__", _EMPTY):
                 current = module.__dict__[_REPLICA]
-                decision = recorder.will_record(current)
-                if decision is False:
-                    return None
+            span: Any = current.get(SPAN_KEY)
+            parent = INVALID_SPAN_CONTEXT if span is None else span.get_span_context()
+            decision = recorder.will_record_below(parent, current)
+            if decision is False or is_apart():
+                return None
             known = self._known.get(id(module))
             if known is None or known.alive() is not module:
                 known = self._learn(module, function)
             streamed = stream.current.get()
             if streamed is not None and streamed.covers(self, module):
                 return streamed.begin(known)
-            if current or self.options.session is not None or _langchain is not None:
+            if self.options.session is not None or _langchain is not None or _BAGGAGE_KEY in current:
                 current = self._in_session(known, current, args, kwargs)
-            span: Any = current.get(SPAN_KEY)
-            parent = span.get_span_context() if span is not None else INVALID_SPAN_CONTEXT
             call = Call(self, known, recorder, current, parent, args, kwargs)
             if getattr(module, "_compiled_call_impl", None) is not None:
                 call.attributes[c.CODE_COMPILED] = True
@@ -197,6 +194,9 @@ class Traced:
         if tensor is None or 0 in tensor.shape or not has_values(tensor):
             return ()
         kind = how if isinstance(how, str) else "logits"
+        if kind != "regression" and not is_floating(tensor):
+            self.warn("whole", "it returned whole numbers, which are no %s: no prediction is recorded; see output= and prediction=", kind)
+            return ()
         if at_most is not None and prediction.is_large(tensor, kind, at_most):
             if options.names is not None:
                 self.check_labels(tensor.shape[-1])

@@ -37,7 +37,8 @@ def is_packed(value: Any) -> bool:
 
 def is_tensor(value: Any) -> bool:
     """Tell a tensor (or array) that has a shape and can be read."""
-    return hasattr(value, "shape") and hasattr(value, "tolist") and hasattr(value, "ndim")
+    # a mapping that answers every attribute with something (addict, easydict) has no number of axes
+    return isinstance(getattr(value, "ndim", None), int) and hasattr(value, "shape") and hasattr(value, "tolist")
 
 
 def has_values(value: Any) -> bool:
@@ -84,7 +85,7 @@ def from_lengths(value: Any) -> list[int] | None:
     if not isinstance(found, (list, tuple)):
         return None
     try:
-        return [int(each) for each in found]
+        return [int(each[0]) if isinstance(each, list) and len(each) == 1 else int(each) for each in found]
     except (TypeError, ValueError):
         return None
 
@@ -92,11 +93,12 @@ def from_lengths(value: Any) -> list[int] | None:
 def from_mask(mask: Any, *, batch_first: bool = True, inverted: bool = False) -> list[int] | None:
     """Return how many steps of each row are real. ``mask``: (batch, time), or (time, batch) with ``batch_first=False``, or (time,).
 
-    Real is True, or anything but 0; ``inverted`` for a padding mask (``src_key_padding_mask``), where True marks padding.
+    Real is True, or anything but 0; ``inverted`` for a padding mask (``src_key_padding_mask``), where True marks padding. A mask with
+    numbers below 0 is one that is added to scores: 0 is real there, and padding far below.
     """
     if not is_tensor(mask) or not has_values(mask):
         return None
-    real = mask == 0 if inverted else mask != 0
+    real = mask == 0 if inverted or _is_added(mask) else mask != 0
     if real.ndim == 1:
         return [int(real.sum())]
     if real.ndim == 3 and real.shape[-1] == 1:
@@ -104,6 +106,16 @@ def from_mask(mask: Any, *, batch_first: bool = True, inverted: bool = False) ->
     if real.ndim != 2:
         return None
     return [int(each) for each in real.sum(1 if batch_first else 0).tolist()]
+
+
+def _is_added(mask: Any) -> bool:
+    return is_floating(mask) and bool((mask < 0).any())
+
+
+def is_floating(value: Any) -> bool:
+    """Tell whether a tensor or array holds numbers of floating point."""
+    is_floating_point = getattr(value, "is_floating_point", None)
+    return bool(is_floating_point()) if is_floating_point is not None else getattr(value.dtype, "kind", "f") == "f"
 
 
 def from_padding(ids: Any, padding_idx: int, *, batch_first: bool = True) -> list[int] | None:
@@ -122,6 +134,19 @@ def from_padding(ids: Any, padding_idx: int, *, batch_first: bool = True) -> lis
 
     steps = torch.arange(1, rows.shape[1] + 1, device=rows.device)
     return ((rows != padding_idx) * steps).amax(1).tolist() if rows.shape[1] else [0] * rows.shape[0]
+
+
+def is_padded_in_front(ids: Any, padding_idx: int, *, batch_first: bool = True) -> bool:
+    """Tell whether some row begins with padding and none ends with it: the padding stands in front, or it is no padding.
+
+    >>> import torch
+    >>> is_padded_in_front(torch.tensor([[0, 7, 8], [4, 5, 6]]), 0), is_padded_in_front(torch.tensor([[0, 7, 8], [4, 5, 0]]), 0)
+    (True, False)
+    """
+    rows = ids if batch_first or ids.ndim == 1 else ids.T
+    if 0 in rows.shape:
+        return False
+    return bool((rows[..., 0] == padding_idx).any()) and not bool((rows[..., -1] == padding_idx).any())
 
 
 def _trailing(row: list[int], padding_idx: int) -> int:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from lstm_trace.instrument.lstm.lengths import is_packed
+from lstm_trace.instrument.lstm.lengths import is_floating, is_packed
 from lstm_trace.instrument.lstm.lengths import is_tensor as reads_like_tensor
 
 NAMES: Final = ("logits", "log_probs", "logprobs", "probs", "probabilities", "scores", "prediction", "predictions", "output", "y")
@@ -42,21 +42,26 @@ def as_tensor(value: Any) -> Any:
 def tensor_of(output: Any) -> Any | None:
     """Return the tensor of an output, or None: a tensor, a HF ModelOutput, a tuple, a mapping, a dataclass or an object with ``logits``.
 
-    A loss in front (a number without axes) is passed over: ``(loss, logits)`` gives the logits.
+    A loss in front (a number without axes) is passed over: ``(loss, logits)`` gives the logits. A list of floats, or of rows of them, is
+    read as an array where torch or numpy is loaded.
     """
     if reads_like_tensor(output):
         return output
     for candidate in _named(output):
         if reads_like_tensor(candidate):
             return candidate
+        if type(candidate) is list and _are_floats(candidate):
+            return _array(candidate)
     if is_packed(output):
         return None
     if isinstance(output, Mapping):
         output = tuple(output.values())
     elif dataclasses.is_dataclass(output) and not isinstance(output, type):
         output = tuple(getattr(output, each.name) for each in dataclasses.fields(output))
+    if type(output) is list and _are_floats(output):
+        return _array(output)
     if isinstance(output, (tuple, list)):
-        return next((each for each in output if reads_like_tensor(each) and each.ndim > 0 and _holds_numbers(each)), None)
+        return next((each for each in output if reads_like_tensor(each) and each.ndim > 0 and is_floating(each)), None)
     return None
 
 
@@ -71,6 +76,16 @@ def _named(output: Any) -> Iterator[Any]:
                 yield value
 
 
-def _holds_numbers(tensor: Any) -> bool:
-    is_floating_point = getattr(tensor, "is_floating_point", None)
-    return bool(is_floating_point()) if is_floating_point is not None else getattr(tensor.dtype, "kind", "f") == "f"
+def _are_floats(values: list[Any]) -> bool:
+    rows = values if values and type(values[0]) is list else [values]
+    return bool(rows[0]) and all(
+        type(row) is list and len(row) == len(rows[0]) and all(type(each) is float for each in row) for row in rows
+    )
+
+
+def _array(values: list[Any]) -> Any:
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        return torch.tensor(values, dtype=torch.float64)
+    numpy: Any = sys.modules.get("numpy")
+    return numpy.array(values) if numpy is not None else None

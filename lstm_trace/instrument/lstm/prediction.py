@@ -37,7 +37,8 @@ def read(
     """Return one prediction a sequence.
 
     ``tensor`` is (classes,) or (batch, classes); for ``tagging`` (time, classes) or (batch, time, classes); for ``ctc`` (time, batch,
-    classes) as ``nn.CTCLoss`` takes it. One column alone is the logit, or the probability, of the second of two classes.
+    classes) as ``nn.CTCLoss`` takes it. One column alone is the logit, or the probability, of the second of two classes; so is one number
+    for each of several sequences (``squeeze(-1)``).
     Raises ValueError where the shape does not fit ``output``.
     """
     if output in ("tagging", "ctc"):
@@ -45,7 +46,7 @@ def read(
     tensor = tensor.detach() if hasattr(tensor, "detach") else tensor
     if output == "regression":
         return [_value(each) for each in _column(tensor)]
-    if tensor.ndim == 0 or (tensor.ndim == 1 and output == "probs" and lengths is not None and len(lengths) == tensor.shape[0] > 1):
+    if tensor.ndim == 0 or (tensor.ndim == 1 and lengths is not None and len(lengths) == tensor.shape[0] > 1):
         tensor = tensor.reshape(-1, 1)
     if tensor.ndim > 2:
         raise ValueError(f"output={output!r} needs (batch, classes), the component returned {tuple(tensor.shape)}: see output='tagging'")

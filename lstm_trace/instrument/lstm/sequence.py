@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from lstm_trace.facts import LengthSource, SequenceFacts
 from lstm_trace.instrument.lstm import lengths as read
@@ -11,6 +12,9 @@ from lstm_trace.instrument.lstm.arguments import MISSING, Arguments
 from lstm_trace.instrument.lstm.options import Options, Reader
 from lstm_trace.instrument.lstm.tree import CELLS, Tree
 from lstm_trace.instrument.lstm.watch import LayerCall
+
+_log = logging.getLogger("lstm_trace")
+_told: Final[set[int]] = set()
 
 _Kind = Literal["packed", "tensor", "list", "other"]
 _kinds: dict[type, _Kind] = {}
@@ -53,7 +57,7 @@ class Source:
 
     def read_one(self, args: tuple[Any, ...], kwargs: dict[str, Any], inner: LayerCall) -> tuple[int, LengthSource, int] | None:
         """Return (length, source, padded length) of a call of one sequence of which nothing was declared; None: ``read`` it."""
-        if self.named or inner.cell or kwargs:
+        if self.named or inner.cell or inner.more or kwargs:
             return None
         shape = inner.value
         axes = len(shape)
@@ -71,6 +75,8 @@ class Source:
         row = ids[0] if len(ids) == 1 else ids
         if len(row) != steps or type(row[0]) is not int:
             return None
+        if row[0] == self.padding_idx and self.padding_idx not in _told:
+            return None  # padded in front, perhaps
         while steps and row[steps - 1] == self.padding_idx:
             steps -= 1
         return steps, "padding", len(row)
@@ -114,10 +120,22 @@ class Source:
         return padded or self._shape(kind, value, inner)
 
     def _padding(self, kind: _Kind, value: Any, inner: LayerCall | None) -> SequenceFacts | None:
-        if self.padding_idx is None or kind != "tensor" or _is_floating(value) or not 1 <= value.ndim <= 2:
+        if self.padding_idx is None or kind != "tensor" or read.is_floating(value) or not 1 <= value.ndim <= 2:
             return None
         batch_first = self._batch_leads(value, inner)
         found = read.from_padding(value, self.padding_idx, batch_first=batch_first)
+        if (
+            found is not None
+            and self.padding_idx not in _told
+            and read.is_padded_in_front(value, self.padding_idx, batch_first=batch_first)
+        ):
+            _told.add(self.padding_idx)
+            _log.warning(
+                "ids begin with padding_idx=%d and do not end with it: such a row is counted as if the padding were steps. Where rows are "
+                "padded in front, say mask=lambda args, kwargs: args[0] != %d (logged once)",
+                self.padding_idx,
+                self.padding_idx,
+            )
         return SequenceFacts(found, "padding", int(value.shape[-1 if batch_first or value.ndim == 1 else 0])) if found is not None else None
 
     def _batch_leads(self, value: Any, inner: LayerCall | None) -> bool:
@@ -140,7 +158,13 @@ class Source:
         return shaped is None or rows == len(shaped.lengths)
 
     def _shape(self, kind: _Kind, value: Any, inner: LayerCall | None) -> SequenceFacts | None:
+        each = inner.each_row() if inner is not None else None
+        listed = _lengths_of_tensors(value) if kind == "list" else None
+        if each is not None and len(each) == (len(value) if kind == "list" or (kind == "tensor" and value.ndim) else 0):
+            return SequenceFacts(each, "shape", max(each))
         layout = inner.layout() if inner is not None else None
+        if listed is not None and (layout is None or layout[0] == len(listed)):
+            return SequenceFacts(listed, "shape", max(listed))
         if layout is not None and (kind != "tensor" or layout[0] in value.shape[:2] or layout == (1, *value.shape[:1])):
             batch, steps = layout
             return SequenceFacts((steps,) * batch, "shape", steps)
@@ -158,7 +182,7 @@ class Source:
             return SequenceFacts((1,) * (shape[0] if len(shape) > 1 else 1), "shape", 1)
         if not 1 <= len(shape) <= 3:
             return None
-        features = len(shape) == 3 or (_is_floating(value) and (tree.recurrent_itself or tree.input_size == shape[-1]))
+        features = len(shape) == 3 or (read.is_floating(value) and (tree.recurrent_itself or tree.input_size == shape[-1]))
         return read.from_shape(shape, batch_first=tree.batch_first is not False, features=features)
 
     def _get(self, reader: Reader, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -170,6 +194,17 @@ def _packed_inside(packed: Any, padded: SequenceFacts | None, steps: int | None)
     if packed.unsorted_indices is None and padded is not None and sorted(padded.lengths) == sorted(found):
         found = list(padded.lengths)  # the component sorted the rows itself: the ids still have the caller's order
     return SequenceFacts(found, "packed", max(steps or 0, max(found, default=0)))
+
+
+def _lengths_of_tensors(values: Any) -> list[int] | None:
+    """Return the lengths of sequences that came as one tensor each, (time,) or (time, feature)."""
+    first = values[0] if values else None
+    if not read.is_tensor(first) or not 1 <= first.ndim <= 2:
+        return None
+    like = (first.ndim, first.dtype, tuple(first.shape[1:]))
+    if not all(read.is_tensor(each) and (each.ndim, each.dtype, tuple(each.shape[1:])) == like for each in values):
+        return None
+    return [int(each.shape[0]) for each in values]
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Kind, Any]:
@@ -193,11 +228,6 @@ def _kind(value: Any) -> _Kind:
     if len(_kinds) < _KINDS_LIMIT:
         _kinds[type(value)] = kind
     return kind
-
-
-def _is_floating(value: Any) -> bool:
-    is_floating_point = getattr(value, "is_floating_point", None)
-    return bool(is_floating_point()) if is_floating_point is not None else getattr(value.dtype, "kind", "f") == "f"
 
 
 def _largest(value: Any) -> float | None:

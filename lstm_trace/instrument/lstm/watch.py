@@ -17,6 +17,7 @@ from lstm_trace.recorder import ambient
 from lstm_trace.recorder.calls import WATCH_KEY
 
 _LAYERS_A_CALL: Final = 16
+_ROWS_A_CALL: Final = 4096
 
 MARK: Final = "__lstm_trace_watch__"
 """Marks our ``__call__`` of recurrent layers."""
@@ -31,9 +32,13 @@ _HOMES: Final = {
 
 
 class LayerCall:
-    """One recurrent layer inside one component call: what it was given, and the state that it handed out (h, or (h, c))."""
+    """One recurrent layer inside one component call: what it was given, and the state that it handed out (h, or (h, c)).
 
-    __slots__ = ("calls", "cell", "keys", "layer", "out", "value")
+    A cell that is stepped, and a layer that is called again with the state that it has just handed out (step by step, or in chunks), go
+    on with the same sequences. A layer that is called again from nothing has a call of its own for each.
+    """
+
+    __slots__ = ("calls", "cell", "keys", "layer", "more", "out", "rows", "value")
 
     def __init__(self, layer: Any, value: Any, keys: list[int] | None, cell: bool) -> None:
         self.layer = layer
@@ -43,6 +48,10 @@ class LayerCall:
         """What identifies the state that was passed in; FRESH where none was."""
         self.cell = cell
         self.calls = 1
+        self.more = 0
+        """Steps of the calls that went on with these sequences."""
+        self.rows: list[int] | None = None
+        """Steps of each further call from nothing, where every one had one sequence: a loop over the rows of a batch."""
         self.out: Any = None
 
     @property
@@ -62,10 +71,31 @@ class LayerCall:
             return None
         if self.cell:
             return (int(shape[0]) if len(shape) > 1 else 1), self.calls
-        if len(shape) == 2:
-            return 1, int(shape[0])
-        first, second = int(shape[0]), int(shape[1])
-        return (first, second) if self.layer.batch_first else (second, first)
+        batch, steps = _layout(shape, self.layer)
+        return batch, steps + self.more
+
+    def each_row(self) -> list[int] | None:
+        """Return the steps of each sequence, where the component called the layer once for every one of them."""
+        layout = self.layout()
+        return [layout[1], *self.rows] if self.rows and layout is not None and layout[0] == 1 else None
+
+    def goes_on(self, state: Any) -> bool:
+        """Tell whether a state is the one that this layer has just handed out."""
+        given, out = (each[0] if isinstance(each, tuple) else each for each in (state, self.out))
+        if given is None or out is None:
+            return False
+        try:
+            return given is out or (given.shape == out.shape and given.data_ptr() == out.data_ptr())
+        except RuntimeError:
+            return False  # no memory to compare: inside vmap, a fake tensor
+
+
+def _layout(shape: Any, layer: Any) -> tuple[int, int]:
+    """Return (batch, steps) of a padded input's shape."""
+    if len(shape) == 2:
+        return 1, int(shape[0])
+    first, second = int(shape[0]), int(shape[1])
+    return (first, second) if layer.batch_first else (second, first)
 
 
 def install() -> None:
@@ -129,15 +159,12 @@ def _watched(cls: Any, *, cell: bool) -> Any:
 
 def _before(layers: list[LayerCall], layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], cell: bool) -> LayerCall | None:
     try:
-        if cell:
-            for known in layers:
-                if known.layer is layer:
-                    known.calls += 1
-                    return known
-        if len(layers) >= _LAYERS_A_CALL:
-            return None
         value = args[0] if args else kwargs["input"]
         state = args[1] if len(args) > 1 else kwargs.get("hx")
+        if layers:
+            known = _again(layers, layer, value, state, cell)
+            if known is not None or len(layers) >= _LAYERS_A_CALL:
+                return known
         # The state is read now: the component may write the next one into the same tensor.
         keys = FRESH if state is None else keys_of(state, cell=cell)
         seen = LayerCall(layer, value if isinstance(value, tuple) else value.shape, keys, cell)
@@ -146,6 +173,27 @@ def _before(layers: list[LayerCall], layer: Any, args: tuple[Any, ...], kwargs: 
         shield.caught(error)
         return None
     return seen
+
+
+def _again(layers: list[LayerCall], layer: Any, value: Any, state: Any, cell: bool) -> LayerCall | None:
+    """Return the call of this layer that another one goes on with, if it does."""
+    for known in layers:
+        if known.layer is not layer:
+            continue
+        if cell:
+            known.calls += 1
+            return known
+        if isinstance(value, tuple):
+            continue
+        batch, steps = _layout(value.shape, layer)
+        if known.goes_on(state):
+            known.more += steps
+            return known
+        if batch == 1 and state is None and known is layers[0]:
+            known.rows = known.rows or []
+            if len(known.rows) < _ROWS_A_CALL:
+                known.rows.append(steps)
+    return None
 
 
 FRESH: Final[list[int]] = []
