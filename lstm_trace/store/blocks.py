@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +32,20 @@ def blocks_of(path: Path, sniffed: Sniffed, tally: Tally) -> Iterator[bytes]:
         else:
             yield from protobuf.blocks_of(stream, BLOCK, tally)
         tally.malformed += stream.torn
+
+
+def whole_blocks(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same lines in blocks of about ``BLOCK`` bytes: a folder of many small files would be parsed file by file otherwise."""
+    waiting: list[bytes] = []
+    size = 0
+    for block in blocks:
+        if waiting and size + len(block) > BLOCK:
+            yield b"\n".join(waiting)
+            waiting, size = [], 0
+        waiting.append(block)
+        size += len(block)
+    if waiting:
+        yield b"\n".join(waiting)
 
 
 def _document(stream: Unpacked, size: int | None) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,11 @@ _REQUEST_FIELD: Final = 0x0A
 """Field 1, length-delimited: what every non-empty ExportTraceServiceRequest begins with."""
 
 
-def found_in(folder: Path) -> Iterator[Path]:
-    """The files below ``folder`` that may hold spans, in the order of their paths. Links are followed, each folder once: a loop ends."""
+def found_in(folder: Path, closed: list[Path]) -> Iterator[Path]:
+    """The files below ``folder`` that may hold spans, in the order of their paths. Links are followed, each folder once: a loop ends.
+
+    A folder that cannot be listed is added to ``closed``. Pipes and devices are passed over: reading one would wait for a writer.
+    """
     seen: set[tuple[int, int]] = set()
     waiting = [folder]
     while waiting:
@@ -36,6 +40,7 @@ def found_in(folder: Path) -> Iterator[Path]:
             status = here.stat()
             entries = sorted(os.scandir(here), key=lambda entry: entry.name)
         except OSError:
+            closed.append(here)
             continue
         if (status.st_dev, status.st_ino) in seen:
             continue
@@ -45,7 +50,7 @@ def found_in(folder: Path) -> Iterator[Path]:
                 continue
             if _is_folder(entry):
                 waiting.append(Path(entry.path))
-            elif _may_hold_spans(entry.name):
+            elif _may_hold_spans(entry.name) and not _waits(entry):
                 yield Path(entry.path)
 
 
@@ -53,6 +58,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
+        return False
+
+
+def _waits(entry: os.DirEntry[str]) -> bool:
+    try:
+        return not stat.S_ISREG(entry.stat().st_mode)
+    except OSError:  # a link to nothing: sniffing says so
         return False
 
 

@@ -78,6 +78,18 @@ def open_files(
     return Store(address, spans, counts, connection, close, evaluations, marked, promises.counted)
 
 
+def readable(file: Path) -> bool:
+    """Whether a file's footer says that it is Parquet: one that is cut off or still written has none."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        parquet.read_metadata(os.fspath(file))
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class _Promises:
     """What the metadata of a converted file spares its readers."""

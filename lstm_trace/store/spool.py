@@ -26,7 +26,7 @@ from lstm_trace.store.parse import parse_block
 _PREFIX: Final = "lstm-trace-"
 _ROW_GROUP: Final = 1 << 16
 """Rows. DuckDB reads row groups in parallel and skips them by their statistics."""
-_LARGEST_GROUP: Final = 128 << 20
+_LARGEST_GROUP: Final = 64 << 20
 """Bytes of Arrow memory that may wait for a row group to fill: huge attributes make small groups."""
 
 
