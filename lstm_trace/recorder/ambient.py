@@ -6,7 +6,7 @@ one they are the methods of its ContextVar themselves; another implementation (`
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from opentelemetry import context
 from opentelemetry.context import Context
@@ -31,27 +31,22 @@ NOTHING: Final[Span] = INVALID_SPAN
 
 
 def with_span(span: Span, current: Context) -> Context:
-    """Return ``current`` with ``span`` as its span: ``trace.set_span_in_context`` with one copy instead of two.
+    """Return ``current`` with ``span`` as its span: ``trace.set_span_in_context`` without its two copies and four calls.
 
     >>> from opentelemetry.trace import INVALID_SPAN, get_current_span
     >>> get_current_span(with_span(INVALID_SPAN, Context())) is INVALID_SPAN
     True
     """
-    made = Context(current)
-    # A Context refuses item assignment to its users; this one has none yet.
-    dict.__setitem__(cast("dict[str, object]", made), SPAN_KEY, span)
-    return made
+    return Context({**current, SPAN_KEY: span})
 
 
 def extended(current: Context, entries: dict[str, object]) -> Context:
-    """Return ``current`` with several entries more, in one copy.
+    """Return ``current`` with several entries more.
 
     >>> extended(Context({"a": 1}), {"b": 2})
     {'a': 1, 'b': 2}
     """
-    made = Context(current)
-    dict.update(cast("dict[str, object]", made), entries)
-    return made
+    return Context({**current, **entries})
 
 
 __all__ = ["NOTHING", "SPAN_KEY", "enter", "extended", "get", "leave", "with_span"]

@@ -117,9 +117,7 @@ class ComponentCall(LateSpan):
     @property
     def context(self) -> Context:
         """What is current while the user's code runs. Not kept: it holds the call, and a cycle would wait for the garbage collector."""
-        made = ambient.with_span(self, self.parent_context)
-        dict.__setitem__(made, WATCH_KEY, self)
-        return made
+        return Context({**self.parent_context, ambient.SPAN_KEY: self, WATCH_KEY: self})
 
     def make(self) -> Span:
         """Start the real span: something inside the user's code asked for it."""

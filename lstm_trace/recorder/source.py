@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from opentelemetry import _logs, context, trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext
 
 from lstm_trace import conventions as c
 from lstm_trace.facts import Component
@@ -85,21 +86,27 @@ class Sources:
 
     def will_record(self, current: Context) -> bool | None:
         """Tell whether a span that starts in this context records; None where only the sampler knows."""
+        span: Any = current.get(SPAN_KEY)
+        return self.will_record_below(INVALID_SPAN_CONTEXT if span is None else span.get_span_context(), current)
+
+    def will_record_below(self, parent: SpanContext, current: Context) -> bool | None:
+        """Tell the same where the span of ``current`` has been asked already."""
         source = self._source_cache
         if source is None or source.key is not (self._tracer_provider or trace._TRACER_PROVIDER):
             source = self.source()
         if not source.records:
             return False
-        if not current:
-            return source.forecast.root
-        span: Any = current.get(SPAN_KEY)
-        if span is None:
-            return False if self.suppressed(current) else source.forecast.root
-        parent = span.get_span_context()
-        # the parent's flag first: below an unsampled parent nothing else is looked at
-        if source.forecast.follows and parent.is_valid and not parent.trace_flags & 1:
-            return False
-        return False if self.suppressed(current) else source.forecast.records(parent)
+        forecast = source.forecast
+        _, _, _, flags, _, is_valid = parent  # its properties are calls
+        if not is_valid:
+            decision = forecast.root
+        elif not forecast.follows:
+            decision = forecast.child
+        elif flags & 1:
+            decision = True
+        else:
+            return False  # below an unsampled parent nothing else is looked at
+        return False if current and self.suppressed(current) else decision
 
     def never_records(self) -> bool:
         """Tell whether no span can record in any context: no provider, or a sampler that drops everything."""
