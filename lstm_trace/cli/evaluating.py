@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,13 +41,18 @@ def evaluate(
     resume: Annotated[Path | None, typer.Option(help="File that remembers what is done, for going on after an interrupt.")] = None,
     to: Annotated[Path | None, typer.Option(help="Write the evaluations to this folder instead of into STORE.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Send the evaluations to this OTLP receiver instead, such as http://…:4318.")] = None,
+    sink: Annotated[
+        list[str] | None,
+        typer.Option(help="Also write them as annotations of phoenix, mlflow, langfuse or langsmith, or python:…. Repeatable."),
+    ] = None,
     format: Printed = Format.table,
 ) -> None:
     """Run evaluators over stored traces and join their scores to them."""
     from lstm_trace.evaluate.gold import read_gold
     from lstm_trace.evaluate.progress_file import ResumeFile
     from lstm_trace.evaluate.running import Run
-    from lstm_trace.evaluate.writing import destination
+    from lstm_trace.evaluate.sinks import sink_named
+    from lstm_trace.evaluate.writing import Beside, destination
     from lstm_trace.store import open_store
 
     if rate is not None and not rate > 0:
@@ -56,14 +61,19 @@ def evaluate(
     if not known.lines:
         raise BadInput(f"{gold}: no usable line" + _first_malformed(known))
     chosen = _evaluators(evaluator or _fed_by(known), judge, embeddings)
+    sinks = [sink_named(name) for name in dict.fromkeys(sink or ())]
     remembered = ResumeFile(resume)
     with open_store(store) as opened, _Bar(len(known.lines) * len(chosen)) as bar, _judges_traced(chosen) as trace_into:
         exporter = destination(store, to=None if to is None else str(to), endpoint=endpoint)
-        run = Run(chosen, exporter, workers=workers, per_second=rate, resume=remembered, advance=bar.advance, prepare=trace_into)
+        there = Beside(exporter, sinks)
+        run = Run(chosen, there, workers=workers, per_second=rate, resume=remembered, advance=bar.advance, prepare=trace_into)
         report = run.over(opened, known)
     _show(format, report, gold)
     if report.refused:
         raise BadInput(f"{endpoint or to or store}: took only {report.written} of {report.written + report.refused} spans; run it again")
+    short = [f"{each.backend} took only {each.sent} of {each.sent + each.refused}" for each in sinks if each.refused]
+    if short:
+        raise BadInput(f"{', '.join(short)} evaluations; does it hold the judged traces?")
 
 
 def sample(
@@ -116,6 +126,7 @@ def _fed_by(gold: Gold) -> list[str]:
 def _evaluators(names: Sequence[str], judge: str | None, embeddings: str | None) -> list[Evaluator]:
     from lstm_trace.evaluate.models import Unavailable, chat_model, embedding_model
     from lstm_trace.evaluate.registry import evaluator_named
+    from lstm_trace.evaluate.result import stated
 
     try:
         if judge is not None:
@@ -124,7 +135,11 @@ def _evaluators(names: Sequence[str], judge: str | None, embeddings: str | None)
             embedding_model(embeddings)
     except Unavailable as missing:
         raise BadInput(str(missing)) from None
-    return [evaluator_named(name, judge=judge, embeddings=embeddings) for name in dict.fromkeys(names)]
+    made = [evaluator_named(name, judge=judge, embeddings=embeddings) for name in dict.fromkeys(names)]
+    if judge is None and any(stated(each).annotator == "LLM" for each in made):
+        with suppress(Unavailable):  # none is told trace by trace: gold may feed evaluators that need none
+            chat_model(None)
+    return made
 
 
 @contextmanager
@@ -143,7 +158,8 @@ def _judges_traced(evaluators: Sequence[Evaluator]) -> Generator[Callable[[Any],
     try:
         yield lambda provider: instrumentor.instrument(tracer_provider=provider)
     finally:
-        instrumentor.uninstrument()
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.uninstrument()
 
 
 # --- What is shown -------------------------------------------------------------------------------------------------------------

@@ -74,8 +74,14 @@ def _made(make: Any, name: str, what: str) -> Any:
         return make(name)
     except ImportError as error:
         raise Unavailable(f"{what} {name!r}: {error}") from None
-    except ValueError as error:
-        raise BadInput(f"{what} {name!r}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # noqa: BLE001 - without its key a provider's client raises an error of its own
+        raise _unusable(name, what, error) from None
+
+
+def _unusable(name: str, what: str, error: Exception) -> BadInput:
+    """Say in one line why a model could not be made."""
+    told = str(error).partition("\n")[0]
+    return BadInput(f"{what} {name!r}: {told if isinstance(error, ValueError) else f'{type(error).__qualname__}: {told}'}")
 
 
 def python_object(name: str, what: str) -> Any:
@@ -84,11 +90,13 @@ def python_object(name: str, what: str) -> Any:
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput(f"{what} {name!r}: {error}; accepted is python:pkg.mod:name of a model, or of what makes one") from None
+        raise BadInput(f"{what} {name!r}: {error}; accepted is python:pkg.mod:name of one, or of what makes one") from None
+    except Exception as error:  # noqa: BLE001 - the module is the user's
+        raise _unusable(name, what, error) from None
     try:
         return found() if callable(found) and _makes(found) else found
-    except (TypeError, ImportError) as error:
-        raise BadInput(f"{what} {name!r}: {error}") from None
+    except Exception as error:  # noqa: BLE001 - so is what makes it
+        raise _unusable(name, what, error) from None
 
 
 def _makes(found: Any) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -16,6 +16,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from lstm_trace.errors import BadInput
 from lstm_trace.upstream import UpstreamProcessor
+
+if TYPE_CHECKING:
+    from lstm_trace.evaluate.sinks.base import Sink
 
 
 def destination(store: str, *, to: str | None, endpoint: str | None) -> SpanExporter:
@@ -37,6 +40,27 @@ def destination(store: str, *, to: str | None, endpoint: str | None) -> SpanExpo
 
 def _is_folder_of_lines(path: Path) -> bool:
     return path.is_dir() and not any(path.glob("**/*.parquet"))
+
+
+class Beside(SpanExporter):
+    """Exports to ``first``, whose answer counts, and what that took to each of ``sinks``, which count for themselves."""
+
+    def __init__(self, first: SpanExporter, sinks: Sequence[Sink]) -> None:
+        self._first = first
+        self._sinks = sinks
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Export to all."""
+        result = self._first.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            for sink in self._sinks:
+                sink.export(spans)
+        return result
+
+    def shutdown(self) -> None:
+        """Close all."""
+        for each in (self._first, *self._sinks):
+            each.shutdown()
 
 
 class ChunkWriter(SpanProcessor):

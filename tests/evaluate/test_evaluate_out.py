@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from lstm_trace import conventions as c
+from lstm_trace.evaluate.sinks.base import Sink
+from lstm_trace.facts import Evaluation
 from tests.evaluate.stores import write_store
-from tests.evaluate.test_evaluate_store import gold_file, lstm_trace, wrong_at
+from tests.evaluate.test_evaluate_store import evaluations, gold_file, lstm_trace, wrong_at
 from tests.export.collector import Collector, collector
 
 __all__ = ["collector"]
@@ -85,3 +87,72 @@ def test_a_terminal_shows_a_progress_bar_and_is_left_clean(tmp_path: Path) -> No
     assert shown.rstrip().endswith(b"\x1b[2K"), "the bar is wiped when it is done"
     assert "evaluating" not in out
     assert "3 gold lines; 6 spans written" in out
+
+
+class Noting(Sink):
+    """Stands in for a backend's sink: it keeps what it is handed, and refuses what it does not hold."""
+
+    backend = "Noting"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: set[int] = set()
+        self.taken: list[Evaluation] = []
+
+    def send(self, evaluation: Evaluation) -> None:
+        if evaluation.target.trace_id not in self.held:
+            raise LookupError("no such trace")
+        self.taken.append(evaluation)
+
+
+NOTING = Noting()
+
+
+def test_scores_also_go_to_a_backends_own_annotations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "store"
+    answered = write_store(store, 3)
+    gold = gold_file(tmp_path / "gold.jsonl", [{"trace_id": each.trace_id, "label": each.predicted} for each in answered])
+    NOTING.held = {int(each.trace_id, 16) for each in answered}
+    command = ("evaluate", store, "--gold", gold, "--sink", "python:tests.evaluate.test_evaluate_out:NOTING")
+    assert lstm_trace(capsys, *command)[0] == 0
+    assert {(each.target.trace_id, each.name, each.score) for each in NOTING.taken} == {
+        (trace_id, "ground_truth_match", 1.0) for trace_id in NOTING.held
+    }
+    assert len(evaluations(store)) == 3
+    NOTING.held.pop()
+    status, _, err = lstm_trace(capsys, *command)
+    assert (status, err.splitlines()[-1]) == (2, "lstm-trace: Noting took only 5 of 6 evaluations; does it hold the judged traces?")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nope", "sink 'nope': accepted are phoenix, mlflow, langfuse, langsmith, and python:pkg.mod:name"),
+        ("python:tests.evaluate.test_evaluate_out:PAGE", "has no attribute 'PAGE'"),
+        ("python:os:sep", "sink 'python:os:sep': str is no lstm_trace.evaluate.sinks.base.Sink"),
+    ],
+)
+def test_a_sink_that_leads_nowhere_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, said: str) -> None:
+    store = tmp_path / "store"
+    gold = gold_file(tmp_path / "gold.jsonl", wrong_at(write_store(store, 1)))
+    status, _, err = lstm_trace(capsys, "evaluate", store, "--gold", gold, "--sink", name)
+    assert (status, err.count("\n")) == (2, 1)
+    assert said in err
+
+
+def keyless() -> None:
+    raise RuntimeError("Missing credentials.\nSee the manual.")
+
+
+@pytest.mark.parametrize("given", ["option", "environment"])
+def test_a_judge_that_cannot_be_made_is_one_line_before_anything_is_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    store, name = tmp_path / "store", "python:tests.evaluate.test_evaluate_out:keyless"
+    gold = gold_file(tmp_path / "gold.jsonl", wrong_at(write_store(store, 1)))
+    if given == "environment":
+        monkeypatch.setenv("LSTM_TRACE_JUDGE", name)
+    options = ["--judge", name] if given == "option" else []
+    status, _, err = lstm_trace(capsys, "evaluate", store, "--gold", gold, "--evaluator", "groundedness", *options)
+    assert (status, err) == (2, f"lstm-trace: judge '{name}': RuntimeError: Missing credentials.\n")
+    assert evaluations(store) == []

@@ -162,7 +162,7 @@ MADE = ScriptedChatModel()
     ("name", "said"),
     [
         ("gpt-5", "judge 'gpt-5': accepted are provider:model, such as openai:gpt-5-mini, and python:pkg.mod:name"),
-        ("python:nowhere:judge", "judge 'python:nowhere:judge': No module named 'nowhere'; accepted is python:pkg.mod:name of a model"),
+        ("python:nowhere:judge", "judge 'python:nowhere:judge': No module named 'nowhere'; accepted is python:pkg.mod:name of one"),
         ("nobody:gpt-5", "judge 'nobody:gpt-5': "),
     ],
 )

@@ -35,7 +35,8 @@ class LangSmithSink(Sink):
     def send(self, evaluation: Evaluation) -> None:
         """Create one feedback."""
         project = {} if self._session_id is None else {"session_id": self._session_id}
-        self._client.create_feedback(**feedback(evaluation, self._run_of(evaluation.target)), **project)
+        # By itself the client tries ten times, which holds everything behind it up for minutes when LangSmith is away.
+        self._client.create_feedback(**feedback(evaluation, self._run_of(evaluation.target)), **project, stop_after_attempt=3)
 
 
 def root_run(target: TraceRef) -> uuid.UUID:
