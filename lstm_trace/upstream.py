@@ -90,17 +90,22 @@ class Node:
     ``latest`` is the latest prediction anywhere below it, ``settled`` the latest one that was not made inside a span that is open still.
     """
 
-    __slots__ = ("group", "group_upstream", "inherited", "latest", "parent", "settled", "span", "span_context")
+    # Defaults on the class: most spans never need their own.
+    latest: Upstream | None = None
+    settled: Upstream | None = None
+    group: object = None
+    group_upstream: Upstream | None = None
+
+    span_context: SpanContext
+    parent: Node | None
+    inherited: Upstream | None
+    span: trace.Span | None
 
     def __init__(self, span_context: SpanContext, parent: Node | None, inherited: Upstream | None, span: trace.Span | None) -> None:
         self.span_context = span_context
         self.parent = parent
         self.inherited = inherited
         self.span = span
-        self.latest: Upstream | None = None
-        self.settled: Upstream | None = None
-        self.group: object = None
-        self.group_upstream: Upstream | None = None
 
 
 BESIDE: Final = object()
@@ -143,24 +148,24 @@ class LiveSpans:
             self._roots.setdefault(span_context.trace_id, node)
         return node
 
-    def began(self, span: trace.Span, span_context: SpanContext, above: Node | None, upstream: Upstream | None) -> None:
+    def began(self, node: Node) -> None:
         """Note a recording span that nobody can have noted yet, below an open span that the caller has found."""
-        node = Node(span_context, above, upstream, span)
         if len(self._nodes) >= self._limit:
             self._evict()
-        self._nodes[span_context.span_id] = node
-        if above is None:
-            self._roots.setdefault(span_context.trace_id, node)
+        self._nodes[node.span_context.span_id] = node
+        if node.parent is None:
+            self._roots.setdefault(node.span_context.trace_id, node)
 
     def leave(self, span_context: SpanContext) -> None:
         """Note that a span ended."""
         node = self._nodes.pop(span_context.span_id, None)
-        if node is not None and self._roots.get(span_context.trace_id) is node:
+        if node is None:
+            return  # the recorder and the processor both say it
+        above, settled = node.parent, node.settled
+        if self._roots.get(span_context.trace_id) is node:
             del self._roots[span_context.trace_id]
-        if node is not None and node.settled is not None and node.parent is not None:
-            above = node.parent
-            if above.settled is None or above.settled.order < node.settled.order:
-                above.settled = node.settled
+        if settled is not None and above is not None and (above.settled is None or above.settled.order < settled.order):
+            above.settled = settled
 
     def upstream(self, parent: SpanContext, *, group: object = None) -> Upstream | None:
         """Return what stands upstream of a span that starts now below ``parent``."""
@@ -168,7 +173,8 @@ class LiveSpans:
 
     def publish(self, upstream: Upstream, below: SpanContext) -> None:
         """Note a prediction made by a span whose parent is ``below`` on every open ancestor."""
-        node = self._nodes.get(below.span_id)
+        _, span_id, _, _, _, _ = below  # its properties are calls
+        node = self._nodes.get(span_id)
         if node is not None:
             upstream.order = next(_orders)
             node.settled = upstream
@@ -179,8 +185,9 @@ class LiveSpans:
             with self._lock:
                 for key in list(islice(self._recent, _RECENT_LIMIT // 4)):
                     self._recent.pop(key, None)
-        self._recent[upstream.span_context.span_id] = upstream
-        self._recent[upstream.span_context.trace_id] = upstream
+        trace_id, span_id, _, _, _, _ = upstream.span_context
+        self._recent[span_id] = upstream
+        self._recent[trace_id] = upstream
 
     def recent(self, span_context: SpanContext) -> Upstream | None:
         """Return the latest prediction of this span, or of its trace; also shortly after both ended."""
@@ -368,8 +375,9 @@ class UpstreamProcessor:
 
     def on_end(self, span: ReadableSpan) -> None:
         """Forget the span."""
-        if span.context is not None:
-            live.leave(span.context)
+        span_context = span.context
+        if span_context is not None:
+            live.leave(span_context)
 
     def shutdown(self) -> None:
         """Take part in the SDK's processor protocol: there is nothing to release."""

@@ -15,6 +15,7 @@ from lstm_trace.facts import Component
 from lstm_trace.recorder.ambient import SPAN_KEY
 from lstm_trace.recorder.lane import Lane
 from lstm_trace.recorder.sampling import Forecast, forecast_of
+from lstm_trace.recorder.starting import Starting
 from lstm_trace.settings import Settings
 
 SUPPRESS_KEY: Final = context.create_key("lstm_trace.suppress")
@@ -30,6 +31,7 @@ class Source(NamedTuple):
     records: bool
     release: str | None
     lane: Lane
+    starting: Starting
     never: bool
     constants: dict[Component, dict[str, Any]]
     """What stands on every span of a component: filled as components are met."""
@@ -68,7 +70,7 @@ class Sources:
         version = resource.attributes.get("service.version") if resource is not None else None
         forecast = forecast_of(provider)
         never = not records or (forecast.root is False and forecast.child is False)
-        source = Source(key, tracer, forecast, records, self.settings.release or version, Lane(tracer), never, {})
+        source = Source(key, tracer, forecast, records, self.settings.release or version, Lane(tracer), Starting(tracer), never, {})
         self._source_cache = source
         if self.on_provider is not None:
             self.on_provider(provider)

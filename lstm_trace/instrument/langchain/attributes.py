@@ -52,27 +52,24 @@ DOCUMENTS: Final = 20
 """More would push other attributes out of a span that holds 128."""
 
 
-def span_name(kind: Kind, name: str) -> str:
-    """Name the span of a run: ``chain {name}``, ``invoke_agent {name}``, ``chat {model}`` …."""
-    return f"{_VERBS[kind]} {name}"
-
-
-def span_kind(kind: Kind) -> SpanKind:
-    """Return the span kind: a model call leaves the process, the rest does not."""
-    return SpanKind.CLIENT if kind in ("llm", "embedding") else SpanKind.INTERNAL
+_LEAVES_THE_PROCESS: Final = frozenset({"llm", "embedding"})
 
 
 class Vocabulary:
     """Writes each fact under the names of OpenInference, of OpenTelemetry GenAI, or of both.
 
-    ``constants`` is what stands on every span of a kind from its start; the same mapping every time.
+    ``kinds`` gives for each kind of run the verb that its span's name begins with (``chain {name}``, ``invoke_agent {name}`` …), its span
+    kind, and what stands on every such span from its start.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.openinference = "openinference" in settings.conventions
         self.gen_ai = "gen_ai" in settings.conventions
-        self.constants = {kind: self._constant(kind) for kind in _VERBS}
+        self.kinds = {
+            kind: (verb, SpanKind.CLIENT if kind in _LEAVES_THE_PROCESS else SpanKind.INTERNAL, self._constant(kind))
+            for kind, verb in _VERBS.items()
+        }
         wanted = (self.openinference, self.gen_ai, True)
         self._answer = tuple(tuple(name for name, on in zip(names, wanted, strict=True) if name and on) for names in _ANSWER.values())
 

@@ -29,11 +29,10 @@ def config_context(original: Any) -> Any:
         result = original(config, *args, **kwargs)
         try:
             run = handler.live.get(getattr(config.get("callbacks"), "parent_run_id", None))
-            opened = run.opened if run is not None else None
-            if run is not None and opened is not None:
+            if run is not None and run.context is not None:
                 here: Any = ambient.get().get(RUN_KEY)
                 if here is None or (here is not run and not here.is_or_is_below(run.run_id)):
-                    ambient.enter(opened.context)  # a copied contextvars.Context: nothing to detach
+                    ambient.enter(run.context)  # a copied contextvars.Context: nothing to detach
         except Exception as error:  # noqa: BLE001
             shield.caught(error)
         return result
@@ -67,9 +66,8 @@ class Entered:
 
 def _context_in(scope: Scope) -> Context:
     run = scope.run
-    opened = run.opened if run is not None else None
-    here: Context = ambient.get()
-    return here if opened is None else opened.context
+    context = run.context if run is not None else None
+    return ambient.get() if context is None else context
 
 
 def _left(scope: Scope, error: BaseException) -> None:
@@ -158,8 +156,8 @@ def stepwise(inner: Generator[Any, Any, Any], make_scope: Callable[[], Scope]) -
         while True:
             # Entered, written out: a graph comes through here at every step.
             run = scope.run
-            opened = run.opened if run is not None else None
-            token = ambient.enter(ambient.get() if opened is None else opened.context)
+            context = run.context if run is not None else None
+            token = ambient.enter(ambient.get() if context is None else context)
             mine = None if scope.taken else scopes.set(scope)
             try:
                 chunk = step(given)
@@ -213,10 +211,9 @@ def model_call(original: Any) -> Any:
     @functools.wraps(original)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         run = _run_given(args, kwargs)
-        opened = run.opened if run is not None else None
-        if opened is None:
+        if run is None or run.context is None:
             return original(self, *args, **kwargs)
-        token = ambient.enter(opened.context)
+        token = ambient.enter(run.context)
         try:
             return original(self, *args, **kwargs)
         finally:
@@ -231,10 +228,9 @@ def model_call_async(original: Any) -> Any:
     @functools.wraps(original)
     async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         run = _run_given(args, kwargs)
-        opened = run.opened if run is not None else None
-        if run is None or opened is None:
+        if run is None or run.context is None:
             return await original(self, *args, **kwargs)
-        token = ambient.enter(opened.context)
+        token = ambient.enter(run.context)
         try:
             return await original(self, *args, **kwargs)
         except Exception:

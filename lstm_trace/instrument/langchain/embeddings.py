@@ -110,9 +110,9 @@ def _wrapped(original: Any) -> Any:
     @functools.wraps(original)
     def embed(self: Any, *args: Any, **kwargs: Any) -> Any:
         run = _open(self)
-        if run is None or run.opened is None:
+        if run is None or run.context is None:
             return original(self, *args, **kwargs)
-        token = ambient.enter(run.opened.context)
+        token = ambient.enter(run.context)
         try:
             result = original(self, *args, **kwargs)
         except BaseException as error:
@@ -130,9 +130,9 @@ def _awrapped(original: Any) -> Any:
     @functools.wraps(original)
     async def embed(self: Any, *args: Any, **kwargs: Any) -> Any:
         run = _open(self)
-        if run is None or run.opened is None:
+        if run is None or run.context is None:
             return await original(self, *args, **kwargs)
-        token = ambient.enter(run.opened.context)
+        token = ambient.enter(run.context)
         try:
             result = await original(self, *args, **kwargs)
         except BaseException as error:

@@ -92,16 +92,16 @@ class Handler:
         """Open the span of a run that starts now, or return None where nothing records."""
         recorder = self._recorder or default_recorder()
         here = ambient.get()
-        parent, context = self._parent(here, parent_run_id)
-        if parent is None:
+        above, context = self._above(here, parent_run_id)
+        if above is None:
             upstream.last_outermost.set(INVALID_SPAN_CONTEXT)  # trace_ref() after an unrecorded chain names no older one
         if here and recorder.suppressed(here):
             return None
-        if kind == "llm" and (recorder.settings.model_spans == "provider" or _model_is_suppressed(here, parent)):
+        if kind == "llm" and (recorder.settings.model_spans == "provider" or _model_is_suppressed(here, above)):
             return None
-        run = Run(kind, parent, run_id)
+        run = Run(kind, above, run_id)
         place = place_of(tags) if tags else NOWHERE
-        facts = self._facts(run, place, name, metadata or {}) if parent is not None else None
+        facts = self._facts(run, above, place, name, metadata or {}) if above is not None else None
         if scope is not None and scope.thread is not None:
             run.thread_id = scope.thread
             facts = {**(facts or {}), c.GEN_AI_CONVERSATION_ID: scope.thread}
@@ -109,30 +109,28 @@ class Handler:
             facts = {**(facts or {}), c.SESSION_ID: session}
         known = context.get(upstream.FACTS_KEY)
         all_facts: Any = {**known, **facts} if known and facts else facts or known  # type: ignore[dict-item]
-        opened = recorder.open_run(
-            span_name or to.span_name(kind, name),
+        verb, span_kind, constants = self.vocabulary.kinds[kind]
+        if not recorder.open_run(
+            run,
+            span_name or f"{verb} {name}",
             context,
-            self.vocabulary.constants[kind],
+            span_kind,
+            constants,
             details,
             all_facts,
             self._resumed(scope.thread) if resumes and scope is not None else (),
-            to.span_kind(kind),
             place.key if place.parallel else upstream.BESIDE if place.key is None else None,
-        )
-        if opened is None:
+        ):
             if run.step_of is not None:
                 run.step_of.end()
             return None
-        entries: dict[str, object] = {ambient.SPAN_KEY: opened.span, RUN_KEY: run}
+        entries: dict[str, object] = {ambient.SPAN_KEY: run.span, RUN_KEY: run}
         if facts:
             entries[upstream.FACTS_KEY] = all_facts
         if kind == "llm":
             entries[SUPPRESS_MODEL] = True
-        opened.context = ambient.extended(context, entries)
-        run.opened = opened
-        if not opened.recording:
-            run.recording = False
-        if kind == "agent" or (scope is not None and scope.graph) or (parent is None and kind == "chain"):
+        run.context = ambient.extended(context, entries)
+        if kind == "agent" or (scope is not None and scope.graph) or (above is None and kind == "chain"):
             run.trajectory = Trajectory(all_facts.get(c.TRAJECTORY_PATH) if all_facts else None)
         return run
 
@@ -140,16 +138,15 @@ class Handler:
         """Let a run that ``trace_chain`` opened stand for LangChain's own run as well."""
         self.live.remove(run)
         run.run_id = run_id
-        opened = run.opened
-        if thread is not None and opened is not None:
+        if thread is not None and run.context is not None and run.span is not None:
             run.thread_id = thread
-            opened.span.set_attribute(c.GEN_AI_CONVERSATION_ID, thread)
-            opened.context = upstream.with_facts(opened.context, {c.GEN_AI_CONVERSATION_ID: thread})
+            run.span.set_attribute(c.GEN_AI_CONVERSATION_ID, thread)
+            run.context = upstream.with_facts(run.context, {c.GEN_AI_CONVERSATION_ID: thread})
             for link in self._resumed(thread) if resumes else ():
-                opened.span.add_link(link.context, link.attributes)
+                run.span.add_link(link.context, link.attributes)
         return run
 
-    def _parent(self, here: Context, parent_run_id: Any) -> tuple[Run | None, Context]:
+    def _above(self, here: Context, parent_run_id: Any) -> tuple[Run | None, Context]:
         """Find the run and the context below which a run starts.
 
         The current context wins where it belongs to the parent run or to something inside it (a span of the user's own), else the
@@ -159,22 +156,20 @@ class Handler:
         if parent_run_id is None or (run is not None and (run.run_id is parent_run_id or run.is_or_is_below(parent_run_id))):
             return run, here
         above = self.live.get(parent_run_id)
-        opened = above.opened if above is not None else None
-        if above is None or opened is None:
+        context = above.context if above is not None else None
+        if above is None or context is None:
             return run, here
-        if run is None and here and live_spans.is_below(here, opened.span_context):
+        if run is None and here and live_spans.is_below(here, above.span_context):
             return above, ambient.extended(here, {RUN_KEY: above})
-        return above, opened.context
+        return above, context
 
-    def _facts(self, run: Run, place: Place, name: str, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _facts(self, run: Run, above: Run, place: Place, name: str, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return what stands on this run and everything below it because of where it stands in its trajectory."""
-        parent = run.parent
-        assert parent is not None
         attempt = place.attempt
-        if parent.tries is not None:
-            attempt = parent.attempts = parent.attempts + 1
+        if above.tries is not None:
+            attempt = above.attempts = above.attempts + 1
         branch = branch_of(place, name, metadata) if place.branch is not None else None
-        trajectory = parent.trajectory
+        trajectory = above.trajectory
         if trajectory is not None:
             if place.key is None:
                 run.step_of = trajectory
@@ -202,35 +197,33 @@ class Handler:
         self, run: Run, attributes: dict[str, Any] | None = None, *, error: BaseException | None = None, end_ns: int | None = None
     ) -> None:
         """Close a run's span once; a second end is ignored."""
-        opened, run.opened = run.opened, None
+        context, run.context = run.context, None
         self.live.remove(run)
-        if opened is None:
+        if context is None:
             return
         if run.step_of is not None:
             run.step_of.end()
         if not run.recording:
             return
-        recorder = self._recorder or default_recorder()
-        attributes = attributes or {}
         if error is not None:
             error = _judged(run, error)
         if run.interrupted:
-            attributes[c.RUN_INTERRUPTED] = True
+            attributes = {**(attributes or {}), c.RUN_INTERRUPTED: True}
             if run.thread_id is not None:
-                self._remember_pause(run.thread_id, opened.span_context)
+                self._remember_pause(run.thread_id, run.span_context)
         trajectory = run.trajectory
         events: Any = () if trajectory is None else [(c.EVENT_STEP, facts, began) for facts, began in trajectory.events()]
-        recorder.close_run(opened, attributes, events, error, recorder.clock() if end_ns is None else end_ns)
+        (self._recorder or default_recorder()).close_run(run, attributes, events, error, end_ns)
 
     def end_model(self, run: Run, answer: Answer, response: Any, *, error: BaseException | None = None) -> None:
         """Close a model call with its answer's facts, and count it."""
-        opened = run.opened
-        if opened is None or not run.recording:
+        context = run.context
+        if context is None or not run.recording:
             self.end(run, error=error)
             return
         recorder = self._recorder or default_recorder()
         now = recorder.clock()
-        first = None if run.first_chunk_ns is None else (run.first_chunk_ns - opened.start_ns) / 1e9
+        first = None if run.first_chunk_ns is None else (run.first_chunk_ns - run.start_ns) / 1e9
         attributes = self.vocabulary.answer(answer, first)
         if (content := self.content) is not None:
             attributes.update(content.answered(response))
@@ -244,7 +237,7 @@ class Handler:
             tokens = {
                 kind: count for kind, count in (("input", answer.input_tokens), ("output", answer.output_tokens)) if count is not None
             }
-            recorder.meters.operation((now - opened.start_ns) / 1e9, tokens, labels, opened.context)
+            recorder.meters.operation((now - run.start_ns) / 1e9, tokens, labels, context)
 
     def _remember_pause(self, thread: str, paused: SpanContext) -> None:
         self._paused[thread] = paused
@@ -260,9 +253,9 @@ class Handler:
         self._paused.clear()
 
 
-def _model_is_suppressed(here: Context, parent: Run | None) -> bool:
+def _model_is_suppressed(here: Context, above: Run | None) -> bool:
     """Tell whether somebody else asked for no model spans: not where it was us, around a model's own code."""
-    return bool(here.get(SUPPRESS_MODEL)) and (parent is None or parent.kind != "llm")
+    return bool(here.get(SUPPRESS_MODEL)) and (above is None or above.kind != "llm")
 
 
 def _judged(run: Run, error: BaseException) -> BaseException | None:
@@ -270,8 +263,8 @@ def _judged(run: Run, error: BaseException) -> BaseException | None:
     names = [each.__name__ for each in type(error).__mro__]
     if "GraphInterrupt" in names:
         run.interrupted = True
-        if run.parent is not None and run.parent.thread_id is not None:
-            run.parent.interrupted = True
+        if run.above is not None and run.above.thread_id is not None:
+            run.above.interrupted = True
     if "GraphBubbleUp" in names or isinstance(error, GeneratorExit):
         return None
     return error

@@ -91,11 +91,11 @@ def _begin(opener: Opener, callbacks: Any, made: Any, args: tuple[Any, ...], kwa
             continue
         handler.live.add(run, manager)
         if scope is not None and scope.tries:
-            if run.parent is None or not run.parent.is_tried_in(scope):
+            if run.above is None or not run.above.is_tried_in(scope):
                 run.tries = scope
-        elif scope is not None and len(several) == 1 and run.opened is not None:
+        elif scope is not None and len(several) == 1 and run.context is not None:
             scope.run = run
-            ambient.enter(run.opened.context)  # the scope's wrapper puts the caller's context back, in its own frame
+            ambient.enter(run.context)  # the scope's wrapper puts the caller's context back, in its own frame
 
 
 def on_end(closer: Closer) -> Callable[[Any], Any]:

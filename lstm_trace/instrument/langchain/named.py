@@ -29,7 +29,7 @@ class NamedChain:
 
     def where(self, run: Run | None) -> SpanContext | None:
         """Return the span to judge, where there is anything to judge it with; asked before the run ends and lets go of its span."""
-        return None if self.after is None or run is None or run.opened is None else run.opened.span_context
+        return None if self.after is None or run is None or run.context is None else run.span_context
 
     def judge(self, where: SpanContext | None, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Hand a finished answer to the online evaluators."""

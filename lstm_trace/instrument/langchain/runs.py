@@ -8,16 +8,16 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from opentelemetry.context import Context, create_key
+from opentelemetry.context import create_key
 
 from lstm_trace.guard import shield
+from lstm_trace.recorder import RunSpan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lstm_trace.instrument.langchain.messages import Asked
     from lstm_trace.instrument.langchain.trajectory import Trajectory
-    from lstm_trace.recorder import RunSpan
 
 Kind = Literal["chain", "agent", "llm", "tool", "retriever", "embedding"]
 
@@ -25,16 +25,14 @@ RUN_KEY: Final = create_key("lstm_trace.langchain.run")
 """The key under which an OpenTelemetry Context carries the innermost run that it belongs to."""
 
 
-class Run:
-    """One run whose span is open. ``opened`` is None once it ended, which also breaks the cycle between a run and its context.
+class Run(RunSpan):
+    """One run and its span. ``context`` is None once it ended, which also breaks the cycle between a run and its context.
 
-    ``trajectory`` numbers the runs directly below this one, ``step_of`` is the one that waits for this run's end. ``attempts`` counts what
-    this run tries again and again below itself. A run that the sampler dropped is kept (``recording`` is False) so that everything
-    below it is dropped with it.
+    ``above`` is the run that it is a step of. ``trajectory`` numbers the runs directly below this one, ``step_of`` is the one that waits
+    for this run's end. ``attempts`` counts what this run tries again and again below itself. A run that the sampler dropped is kept
+    (``recording`` is False) so that everything below it is dropped with it.
     """
 
-    # Defaults on the class: most runs need none of their own, and every step of every chain makes a run.
-    recording = True
     asked: Asked | None = None
     trajectory: Trajectory | None = None
     step_of: Trajectory | None = None
@@ -44,17 +42,10 @@ class Run:
     interrupted = False
     thread_id: str | None = None
 
-    def __init__(self, kind: Kind, parent: Run | None, run_id: Any) -> None:
+    def __init__(self, kind: Kind, above: Run | None, run_id: Any) -> None:
         self.kind: Kind = kind
-        self.parent = parent
+        self.above = above
         self.run_id = run_id
-        self.opened: RunSpan | None = None
-
-    @property
-    def context(self) -> Context | None:
-        """The context to make current around this run's code; None once it ended."""
-        opened = self.opened
-        return None if opened is None else opened.context
 
     def is_tried_in(self, scope: Scope) -> bool:
         """Tell whether this run, or one above it, is one that ``scope`` tries things in."""
@@ -62,7 +53,7 @@ class Run:
         while run is not None:
             if run.tries is scope:
                 return True
-            run = run.parent
+            run = run.above
         return False
 
     def is_or_is_below(self, run_id: Any) -> bool:
@@ -71,7 +62,7 @@ class Run:
         while run is not None:
             if run.run_id is run_id or run.run_id == run_id:
                 return True
-            run = run.parent
+            run = run.above
         return False
 
 
@@ -87,7 +78,7 @@ class Lease:
         self.run = run
 
     def __del__(self) -> None:
-        if self.run.opened is not None:
+        if self.run.context is not None:
             _abandoned.put((self.run, time.time_ns()))
 
 

@@ -138,14 +138,14 @@ def failed(run: Run, args: Args, given: Given) -> None:
 
 def answered(run: Run, args: Args, given: Given) -> None:
     """Close a model call that answered."""
-    if run.opened is not None:
+    if run.context is not None:
         response = _given(args, given, 0, "response")
         handler.end_model(run, messages.answer(response), response)
 
 
 def model_failed(run: Run, args: Args, given: Given) -> None:
     """Close a model call that raised; what it said until then is kept."""
-    if run.opened is not None:
+    if run.context is not None:
         response = given.get("response")
         handler.end_model(run, messages.answer(response), response, error=_given(args, given, 0, "error"))
 
@@ -182,11 +182,10 @@ def retrieved(run: Run, args: Args, given: Given) -> None:
 def custom_event(callbacks: Any, args: Args, given: Given) -> None:
     """Put a dispatched custom event on the span of the run that dispatched it."""
     run = handler.live.get(callbacks.parent_run_id or given.get("run_id"))
-    opened = run.opened if run is not None else None
-    if opened is not None:
+    if run is not None and run.context is not None and run.span is not None:
         content = handler.content
         data = None if content is None else content.event(_given(args, given, 1, "data"))
-        opened.span.add_event(str(_given(args, given, 0, "name")), data)
+        run.span.add_event(str(_given(args, given, 0, "name")), data)
 
 
 def _given(args: Args, given: Given, place: int, name: str) -> Any:
