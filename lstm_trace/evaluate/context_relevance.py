@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lstm_trace.evaluate.judge import as_text, judged, prompts_version, texts
-from lstm_trace.evaluate.models import Unavailable, embedding_model
+from lstm_trace.evaluate.models import Unavailable, embedding_model, embeddings_name, judge_name, model_name
 from lstm_trace.evaluate.result import EvaluationResult, JudgeUsage, Subject, answers_errors
 from lstm_trace.facts import Annotator
 from lstm_trace.settings import Settings
@@ -40,6 +40,11 @@ class ContextRelevance:
     def version(self) -> str:
         """The prompt's version, or ``embeddings-1``: a similarity and a judgement are two evaluators."""
         return self.given_version or ("embeddings-1" if self._embeds else prompts_version())
+
+    @property
+    def model(self) -> str | None:
+        """Name of the judge or of the embedding model."""
+        return embeddings_name(self.embeddings) if self._embeds else judge_name(self.judge)
 
     @property
     def annotator(self) -> Annotator:
@@ -77,10 +82,8 @@ class ContextRelevance:
         scores = [cosine(asked, found) for found in model.embed_documents(documents)]
         best = min(1.0, max(0.0, *scores))
         label = None if self.threshold is None else "pass" if best >= self.threshold else "fail"
-        named: Any = getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__
-        return EvaluationResult(
-            best, label, f"document {scores.index(max(scores)) + 1} of {len(scores)} is nearest", judge=JudgeUsage(str(named))
-        )
+        nearest = f"document {scores.index(max(scores)) + 1} of {len(scores)} is nearest"
+        return EvaluationResult(best, label, nearest, judge=JudgeUsage(model_name(model)))
 
 
 def cosine(left: Sequence[float], right: Sequence[float]) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lstm_trace.evaluate.judge import as_text, judged, prompts_version
+from lstm_trace.evaluate.models import judge_name
 from lstm_trace.evaluate.result import EvaluationResult, Subject, answers_errors
 from lstm_trace.facts import Annotator
 
@@ -29,6 +30,11 @@ class HallucinationScore:
     annotator: ClassVar[Annotator] = "LLM"
     subject: ClassVar[Subject] = "answer"
     higher_is_better: ClassVar[bool] = True
+
+    @property
+    def model(self) -> str | None:
+        """Name of the model that judges."""
+        return judge_name(self.judge)
 
     @answers_errors
     def evaluate(self, *, response: Any = None, expected_response: Any = None, context: Any = None, query: Any = None) -> EvaluationResult:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lstm_trace.evaluate.matching import plain
-from lstm_trace.evaluate.models import Unavailable, chat_model
+from lstm_trace.evaluate.models import Unavailable, chat_model, model_name
 from lstm_trace.evaluate.result import EvaluationResult, JudgeUsage
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ def _verdict(answer: Any) -> tuple[float, str | None]:
 def _usage(model: BaseChatModel, counted: dict[str, Any]) -> JudgeUsage:
     tokens_in = sum(usage.get("input_tokens", 0) for usage in counted.values())
     tokens_out = sum(usage.get("output_tokens", 0) for usage in counted.values())
-    named: Any = next(iter(counted), None) or getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__
-    return JudgeUsage(str(named), tokens_in, tokens_out)
+    return JudgeUsage(str(next(iter(counted), None) or model_name(model)), tokens_in, tokens_out)
 
 
 @functools.cache

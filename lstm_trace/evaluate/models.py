@@ -40,6 +40,29 @@ def embedding_model(embeddings: Any) -> Embeddings:
     return model
 
 
+def judge_name(judge: Any) -> str | None:
+    """Tell by name which chat model ``judge`` is, None being the setting's; None without one. The model is not made."""
+    named: Any = judge if judge is not None else Settings.from_env().judge
+    return None if named is None else model_name(named)
+
+
+def embeddings_name(embeddings: Any) -> str | None:
+    """Tell by name which embedding model ``embeddings`` is, None being the setting's; None without one."""
+    named: Any = embeddings if embeddings is not None else Settings.from_env().embeddings
+    return None if named is None else model_name(named)
+
+
+def model_name(model: Any) -> str:
+    """Tell a model by name: ``openai:gpt-5-mini`` and the object that it names are both ``gpt-5-mini``.
+
+    >>> model_name("openai:gpt-5-mini"), model_name("python:judges:house")
+    ('gpt-5-mini', 'python:judges:house')
+    """
+    if isinstance(model, str):
+        return model if model.startswith(_OURS) else model.partition(":")[2] or model
+    return str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
+
+
 @functools.cache
 def _named_chat_model(name: str) -> Any:
     if name.startswith(_OURS):

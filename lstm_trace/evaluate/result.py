@@ -68,7 +68,7 @@ class EvaluationResult:
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Anything that judges. It may further state what ``stated`` reads: ``version``, ``annotator``, ``subject``.
+    """Anything that judges. It may further state what ``stated`` reads: ``version``, ``model``, ``annotator``, ``subject``.
 
     ``evaluate`` takes keywords only: ``response`` (what was said), ``expected_response`` (gold), ``context`` (documents) and ``query``
     (what was asked), each None where it is not known.
@@ -86,7 +86,11 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What an evaluator says about itself, with defaults for one that says only its name."""
+    """What an evaluator says about itself, with defaults for one that says only its name.
+
+    ``version`` is the evaluator's own, and the name of the model that judges where it states one: the scores of two judges are two
+    evaluations, and whether a score moved because the judge was changed can be told.
+    """
 
     name: str
     version: str | None
@@ -96,10 +100,10 @@ class Stated:
 
 def stated(evaluator: Evaluator) -> Stated:
     """Read what an evaluator says about itself."""
-    version: Any = getattr(evaluator, "version", None)
+    said = (getattr(evaluator, "version", None), getattr(evaluator, "model", None))
     return Stated(
         evaluator.name,
-        None if version is None else str(version),
+        " ".join(str(each) for each in said if each is not None) or None,
         getattr(evaluator, "annotator", "CODE"),
         getattr(evaluator, "subject", "answer"),
     )

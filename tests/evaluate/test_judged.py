@@ -9,7 +9,7 @@ import pytest
 from langchain_core.documents import Document
 
 from lstm_trace.evaluate import AnswerCorrectness, ContextRelevance, EvaluationResult, Groundedness, HallucinationScore
-from lstm_trace.evaluate.result import JudgeUsage
+from lstm_trace.evaluate.result import JudgeUsage, stated
 from tests.evaluate.scripted import ScriptedChatModel, ScriptedEmbeddings, verdict
 
 ASKED = {
@@ -216,3 +216,14 @@ def test_the_judge_wins_over_the_embedding_model() -> None:
 
 def test_the_version_is_that_of_the_prompts() -> None:
     assert Groundedness().version == f"openevals-{version('openevals')}"
+
+
+def test_two_judges_are_two_evaluations_and_one_judge_is_one_however_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = f"openevals-{version('openevals')}"
+    mini = ScriptedChatModel(model_name="gpt-5-mini")
+    assert stated(Groundedness()).version == prompts
+    assert stated(Groundedness(judge=mini)).version == stated(Groundedness(judge="openai:gpt-5-mini")).version == f"{prompts} gpt-5-mini"
+    assert stated(AnswerCorrectness(judge=ScriptedChatModel(), version="mine")).version == "mine scripted-judge"
+    assert stated(ContextRelevance(embeddings=ScriptedEmbeddings({}))).version == "embeddings-1 scripted-embeddings"
+    monkeypatch.setenv("LSTM_TRACE_JUDGE", "openai:gpt-5")
+    assert stated(HallucinationScore()).version == f"{prompts} gpt-5"

@@ -29,6 +29,7 @@ class DeepEval:
         self.name = name or _snake(type(metric).__name__.removesuffix("Metric"))
         self.annotator: Annotator = annotator or ("LLM" if getattr(metric, "model", None) is not None else "CODE")
         self.version = _version()
+        self.model: str | None = getattr(metric, "evaluation_model", None)
 
     @answers_errors
     def evaluate(self, *, response: Any = None, expected_response: Any = None, context: Any = None, query: Any = None) -> EvaluationResult:

@@ -43,6 +43,7 @@ class FiEvals:
         self._options = options
         self._run = run or _evaluate()
         self.version = _version()
+        self.model: str | None = options.get("model")
 
     @answers_errors
     def evaluate(self, **material: Any) -> EvaluationResult:
