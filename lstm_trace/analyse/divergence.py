@@ -49,12 +49,15 @@ def shift(before: Floats, after: Floats) -> Floats:
 def null_threshold(
     before: Floats, after: Floats, distance: Callable[[Floats, Floats], Floats], false_alarms: float, random: np.random.Generator
 ) -> float:
-    """The distance that two samples of these sizes out of one distribution, both together, exceed with probability ``false_alarms``."""
+    """The distance that two samples of these sizes out of one distribution, both together, exceed with probability ``false_alarms``.
+
+    Counts need not be whole: where calls are alike, they are as many as say the same independently.
+    """
     from scipy.stats import gamma
 
     together = before + after
     shares = together / together.sum()
-    drawn = [random.multinomial(int(side.sum()), shares, size=DRAWS).astype(np.float64) for side in (before, after)]
+    drawn = [random.multinomial(max(round(side.sum()), 1), shares, size=DRAWS).astype(np.float64) for side in (before, after)]
     return _far_quantile(distance(drawn[0], drawn[1]), false_alarms, gamma)
 
 
@@ -75,7 +78,7 @@ def null_curve_shift(before: Floats, after: Floats, false_alarms: float, random:
     right = np.divide(together[..., 1], together.sum(axis=-1), out=np.zeros(together.shape[:-1]), where=together.sum(axis=-1) > 0)
     drawn: list[Floats] = []
     for side in (before, after):
-        n = side.sum(axis=-1).astype(np.int64)
+        n = side.sum(axis=-1).round().astype(np.int64)
         hits = random.binomial(n, right, size=(DRAWS, n.size)).astype(np.float64)
         drawn.append(np.stack([n - hits, hits], axis=-1))
     return _far_quantile(curve_shift(drawn[0], drawn[1]), false_alarms, gamma)

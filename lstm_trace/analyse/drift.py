@@ -14,12 +14,12 @@ from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.dimensions import cohort_rank
 from lstm_trace.analyse.divergence import curve_shift, jensen_shannon, null_curve_shift, null_threshold, shift, wasserstein
 from lstm_trace.analyse.labelled import MECHANISMS
+from lstm_trace.analyse.session_effects import ALL, Effects, session_effects
 from lstm_trace.analyse.shapley import Floats
 from lstm_trace.analyse.sides import sided, two_sides
 from lstm_trace.analyse.values import fetched, plain
 from lstm_trace.store import Store
 
-ALL: Final = "all"
 FALSE_ALARMS: Final = 0.01
 """Share of comparisons without any change in which anything is flagged, shared out among the rows."""
 MATERIAL: Final[Mapping[str, float]] = {
@@ -102,14 +102,15 @@ def drift(
     judged = sided(cases.judgements(store, view), *sides)
     judged = judged.filter(judged.evaluation_name == gold, judged.failed.notnull(), judged.confidence.between(0.0, 1.0))
     names = (baseline, candidate)
+    alike = {**_alike(calls), **session_effects(judged, {"calibration": judged.failed}, {})}
     tables = [_binned(name, calls, names) for name in ("confidence", "sequence_length", "label_mix", "latency", "state_foreign")]
     curves, cohorts = _curves(judged, names)
     compared = [(binned, cohort, before, after) for binned, rows in tables for cohort, before, after in _pairs(binned.counts, rows)]
     rated = list(_pairs(curves, cohorts))
     share = FALSE_ALARMS / max(len(compared) + len(rated), 1)
     random = np.random.default_rng(seed)
-    signals = [_signal(binned, cohort, before, after, share, random) for binned, cohort, before, after in compared]
-    signals += [_calibration(cohort, before, after, share, random) for cohort, before, after in rated]
+    signals = [_signal(binned, cohort, before, after, alike, share, random) for binned, cohort, before, after in compared]
+    signals += [_calibration(cohort, before, after, alike, share, random) for cohort, before, after in rated]
     order = list(MATERIAL)
     signals.sort(key=lambda row: (order.index(row.signal), row.cohort != ALL, cohort_rank(row.cohort)))
     return Drift(baseline, candidate, tuple(signals), _estimate(tables[0][0], curves, signals))
@@ -177,9 +178,23 @@ def _pairs(counts: Floats, cohorts: Sequence[str]) -> list[tuple[str, Floats, Fl
     return [(cohort, before, after) for cohort, before, after in whole if min(before.sum(), after.sum()) >= FEWEST]
 
 
-def _signal(binned: _Binned, cohort: str, before: Floats, after: Floats, share: float, random: np.random.Generator) -> Signal:
+def _alike(calls: Any) -> Effects:
+    """How alike the calls of a session are in each signal of a call."""
+    numbers = {
+        "confidence": calls.confidence,
+        "sequence_length": calls.length,
+        "latency": calls.duration_s.clip(1e-9).log(),
+        "state_foreign": calls.state_origin == "foreign",
+    }
+    return session_effects(calls, numbers, {"label_mix": calls.label})
+
+
+def _signal(
+    binned: _Binned, cohort: str, before: Floats, after: Floats, alike: Effects, share: float, random: np.random.Generator
+) -> Signal:
     effect = float(binned.distance(before, after))
-    threshold = max(MATERIAL[binned.name], null_threshold(before, after, binned.distance, share, random))
+    fewer = 1.0 / alike.get((binned.name, cohort), 1.0)
+    threshold = max(MATERIAL[binned.name], null_threshold(before * fewer, after * fewer, binned.distance, share, random))
     own = [_own(binned, side) for side in (before, after)]
     return Signal(binned.name, cohort, (int(before.sum()), int(after.sum())), effect, threshold, effect > threshold, own[0], own[1])
 
@@ -192,9 +207,10 @@ def _own(binned: _Binned, counts: Floats) -> float | None:
     return float((counts * binned.values).sum() / counts.sum())
 
 
-def _calibration(cohort: str, before: Floats, after: Floats, share: float, random: np.random.Generator) -> Signal:
+def _calibration(cohort: str, before: Floats, after: Floats, alike: Effects, share: float, random: np.random.Generator) -> Signal:
     effect = float(curve_shift(before, after))
-    threshold = max(MATERIAL["calibration"], null_curve_shift(before, after, share, random))
+    fewer = 1.0 / alike.get(("calibration", cohort), 1.0)
+    threshold = max(MATERIAL["calibration"], null_curve_shift(before * fewer, after * fewer, share, random))
     n = (int(before.sum()), int(after.sum()))
     return Signal("calibration", cohort, n, effect, threshold, effect > threshold, _error(before), _error(after))
 

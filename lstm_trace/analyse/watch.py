@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lstm_trace.analyse import cases
 from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.dimensions import longer_than
-from lstm_trace.analyse.drift import ALL
 from lstm_trace.analyse.sequential import evidence, ordered
+from lstm_trace.analyse.session_effects import ALL
 from lstm_trace.analyse.shapley import Floats
 from lstm_trace.analyse.sides import sided, two_sides
 from lstm_trace.store import Store
 
 ALPHA: Final = 0.05
 """Probability that a watch without any change ever alarms, over all of its signals and looks together."""
+CALL_SIGNALS: Final = ("confidence", "latency", "sequence_length", "state_foreign")
 PRIMARY_LENGTH: Final = 12
 LONG: Final = "13+"
 """The primary contrast: sequences longer than 12 steps."""
@@ -50,15 +52,28 @@ def watch(
     """
     sides = two_sides(store, baseline, candidate)
     calls = sided(cases.calls(store, view), *sides)
-    streams = _streams(calls, ("confidence", "latency", "sequence_length", "state_foreign"), (baseline, candidate))
+    streams = _streams(calls, CALL_SIGNALS, (baseline, candidate))
+    levels = dict.fromkeys(streams, alpha / 2.0 / (2 * len(CALL_SIGNALS)))
     judged = sided(cases.judgements(store, view), *sides)
     judged = judged.filter(judged.failed.notnull())
     if outcome is not None:
         judged = judged.filter(judged.evaluation_name == outcome)
-    for name in sorted(judged.select("evaluation_name").distinct().to_pyarrow().column(0).to_pylist()):
-        streams |= _judged(judged.filter(judged.evaluation_name == name), f"failed {name}", (baseline, candidate))
-    whole = {key: pair for key, pair in streams.items() if min(side.shape[1] for side in pair)}
-    return tuple(_watched(key, pair, alpha / max(len(whole), 1)) for key, pair in whole.items())
+    for place, name in enumerate(_by_age(judged), start=1):
+        made = _judged(judged.filter(judged.evaluation_name == name), f"failed {name}", (baseline, candidate))
+        levels |= dict.fromkeys(made, alpha / 2.0 / (2 * place * (place + 1)))
+        streams |= made
+    return tuple(_watched(key, pair, levels[key]) for key, pair in streams.items() if min(side.shape[1] for side in pair))
+
+
+def _by_age(judged: Any) -> list[str]:
+    """Evaluations in the order in which they first judged anything.
+
+    The levels of all evaluations sum to half of the watch's, however many there will be: the first takes half of that, the next a sixth, a
+    twelfth … A level that fell when another evaluation appeared would let the looks before it spend more than the watch has.
+    """
+    first = judged.group_by("evaluation_name").aggregate(first=judged.time_ns.min())
+    names: list[str] = first.order_by("first", "evaluation_name").to_pyarrow().column("evaluation_name").to_pylist()
+    return names
 
 
 def _streams(calls: Any, names: tuple[str, ...], sides: tuple[str, str]) -> dict[tuple[str, str], list[Floats]]:
@@ -68,31 +83,54 @@ def _streams(calls: Any, names: tuple[str, ...], sides: tuple[str, str]) -> dict
         "sequence_length": calls.length.cast("float64"),
         "state_foreign": (calls.state_origin == "foreign").cast("float64"),
     }
-    table = calls.select("release", "cohort", "start_ns", "span_id", **{name: said[name] for name in names})
+    told = {name: said[name] for name in names}
+    table = calls.select("release", "cohort", "start_ns", "span_id", session=_session(calls), **told)
     rows = table.order_by("start_ns", "span_id").to_pyarrow()
     return {key: pair for name in names for key, pair in _split(rows, name, sides).items()}
 
 
 def _judged(judged: Any, name: str, sides: tuple[str, str]) -> dict[tuple[str, str], list[Floats]]:
-    table = judged.select("release", "cohort", "time_ns", "carrier_span_id", failed=judged.failed.cast("float64"))
-    rows = table.order_by("time_ns", "carrier_span_id").rename(start_ns="time_ns").to_pyarrow()
+    table = judged.select(
+        "release", "cohort", "carrier_span_id", start_ns="time_ns", session=_session(judged), failed=judged.failed.cast("float64")
+    )
+    rows = table.order_by("start_ns", "carrier_span_id").to_pyarrow()
     return {(name, cohort): pair for (_, cohort), pair in _split(rows, "failed", sides).items()}
 
 
+def _session(rows: Any) -> Any:
+    import ibis
+
+    return ibis.coalesce(rows.session_id.nullif(""), rows.trace_id)
+
+
 def _split(rows: Any, name: str, sides: tuple[str, str]) -> dict[tuple[str, str], list[Floats]]:
-    """Each side's stream as (times and values, calls), over all and over long sequences."""
+    """Each side's stream as (times and values, sessions), over all and over long sequences.
+
+    Calls of one session are alike, and one bet after the other on the same session would win too often: a session is one observation, the
+    mean of its calls at the time of its last one.
+    """
     values = np.asarray(rows.column(name).to_numpy(zero_copy_only=False), dtype=np.float64)
     times = np.asarray(rows.column("start_ns").to_numpy(zero_copy_only=False), dtype=np.float64)
     release = np.asarray(rows.column("release").to_pylist(), dtype=object)
     cohorts = np.asarray(rows.column("cohort").to_pylist(), dtype=object)
     known = {cohort: longer_than(cohort, PRIMARY_LENGTH) for cohort in set(cohorts)}
     long = np.array([known[cohort] for cohort in cohorts], dtype=bool)
+    session = np.unique(rows.column("session").to_numpy(zero_copy_only=False), return_inverse=True)[1]
     given = np.isfinite(values)
     made: dict[tuple[str, str], list[Floats]] = {}
     for cohort, inside in ((ALL, given), (LONG, given & long)):
         chosen = [inside & (release == side) for side in sides]
-        made[name, cohort] = [np.stack([times[rows_of], values[rows_of]]) for rows_of in chosen]
+        made[name, cohort] = [_by_session(session[rows_of], times[rows_of], values[rows_of]) for rows_of in chosen]
     return made
+
+
+def _by_session(session: NDArray[np.int64], times: Floats, values: Floats) -> Floats:
+    """Time of each session's last call and the mean of its values, in order of time: (2, sessions). Calls come in order of time."""
+    _, first_from_end, place, calls = np.unique(session[::-1], return_index=True, return_inverse=True, return_counts=True)
+    means = np.bincount(place, weights=values[::-1], minlength=calls.size) / np.maximum(calls, 1)
+    last = session.size - 1 - first_from_end
+    order = np.argsort(last)
+    return np.stack([times[last][order], means[order]])
 
 
 def _watched(key: tuple[str, str], pair: list[Floats], alpha: float) -> Watched:

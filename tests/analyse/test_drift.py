@@ -138,3 +138,50 @@ def test_releases_are_ordered_by_time_and_side_by_side_ones_by_name():
     ]
     with store_of(made) as store:
         assert releases(store) == ("v9", "v10", "v1")
+
+
+def alike(release, start_ns, random, *, named):
+    """Component calls of sixty customers, eight each, who stay as they are: one length, one matter, about one confidence."""
+    for customer in range(60):
+        length, label, confidence = int(random.integers(1, 40)), f"matter {random.integers(6)}", random.uniform(0.5, 0.98)
+        for call in range(8):
+            ids = {"trace_id": f"{start_ns + customer * 8 + call:032x}", "span_id": f"{customer * 8 + call:016x}"}
+            at = start_ns + (customer + 60 * call) * MINUTE_NS
+            yield ids | {
+                "name": "lstm intent", "component": "intent", "release": release, "session_id": f"{release}/{customer}" if named else None,
+                "start_ns": at, "end_ns": at + 1, "duration_s": 0.01 * float(random.uniform(1, 2)), "state_origin": "zero",
+                "length": length, "label": label, "confidence": float(confidence + random.uniform(-0.01, 0.01)),
+            }  # fmt: skip
+
+
+def store_alike(seed, *, named):
+    random = np.random.default_rng(seed)
+    after = START_NS + 1000 * MINUTE_NS
+    return store_of([*alike("v1", START_NS, random, named=named), *alike("v2", after, random, named=named)])
+
+
+def test_calls_of_one_session_are_alike_and_that_is_no_drift():
+    with store_alike(1, named=False) as store:
+        assert {("confidence", "all"), ("label_mix", "all"), ("sequence_length", "all")} & flagged(drift(store, "v1", "v2"))
+    with store_alike(1, named=True) as store:
+        found = drift(store, "v1", "v2")
+    assert flagged(found) == set()
+    assert next(row for row in found.signals if row.signal == "confidence").n == (480, 480)
+
+
+def test_a_watch_bets_once_a_session():
+    with store_alike(2, named=False) as store:
+        calls = {(row.signal, row.cohort): row for row in watch(store, "v1", "v2")}
+    with store_alike(2, named=True) as store:
+        sessions = {(row.signal, row.cohort): row for row in watch(store, "v1", "v2")}
+    assert calls["confidence", "all"].pairs == 480
+    assert sessions["confidence", "all"].pairs == 60
+    assert not any(row.flagged for row in sessions.values())
+
+
+def test_the_levels_of_a_watch_sum_to_its_own_and_never_fall():
+    with store_with(World(), World()) as store:
+        whole = {(row.signal, row.cohort): row.threshold for row in watch(store, "v1", "v2")}
+        one = {(row.signal, row.cohort): row.threshold for row in watch(store, "v1", "v2", outcome="answer_quality")}
+    assert sum(1.0 / threshold for threshold in whole.values()) <= 0.05
+    assert all(whole[key] == threshold for key, threshold in one.items() if not key[0].startswith("failed"))
