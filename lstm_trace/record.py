@@ -86,19 +86,20 @@ def record_evaluation(
     name: str,
     *,
     score: float | None = None,
-    label: str | None = None,
+    label: str | bool | None = None,
     explanation: str | None = None,
-    error: str | BaseException | None = None,
+    error: str | BaseException | type[BaseException] | None = None,
     annotator: Annotator = "CODE",
     evaluator_version: str | None = None,
     metadata: Mapping[str, str | int | float | bool] | None = None,
 ) -> str:
     """Join a score to the span that ``ref`` names (from ``trace_ref()``) and return the evaluation's identifier.
 
-    ``label`` is ``pass`` or ``fail``. With ``error`` the evaluation has status ``error`` and no score, whatever else was given; with
-    neither score nor label it is ``skipped``; a score that is NaN, infinite or no number is an error too. The latest of equal
-    identifiers (target, name, evaluator version) counts. ``explanation`` is recorded as given, through the redaction hook. An
-    unusable reference is logged in one line and returns ``""``: a telemetry call does not break a request.
+    ``label`` is ``pass`` or ``fail`` (or True, False). With ``error`` (an exception, its class or its name) the evaluation has status
+    ``error`` and no score, whatever else was given; with neither score nor label it is ``skipped``; a score that is NaN, infinite or no
+    number is an error too. The latest of equal identifiers (target, name, evaluator version) counts. ``explanation`` is recorded as
+    given, through the redaction hook. An unusable reference is logged in one line and returns ``""``: a telemetry call does not break a
+    request.
 
     >>> import lstm_trace
     >>> lstm_trace.record_evaluation("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "groundedness", score=0.4, label="fail")
@@ -129,13 +130,15 @@ def _evaluation(
     score: Any,
     label: Any,
     explanation: str | None,
-    error: str | BaseException | None,
+    error: Any,
     annotator: Annotator,
     evaluator_version: str | None,
     metadata: Mapping[str, Any],
 ) -> Evaluation:
     number, unusable = _number(score)
     error_type = _error_type(error) or unusable
+    said = None if label is None else exact(label)
+    label = {True: "pass", False: "fail"}[said] if isinstance(said, bool) else None if said is None else str(said) or None
     status: Status = "error" if error_type is not None else "skipped" if number is None and label is None else "ok"
     judged = status == "ok"
     text = None if explanation is None else default_recorder().text(str(explanation))
@@ -143,7 +146,7 @@ def _evaluation(
         target,
         name,
         number if judged else None,
-        str(label) if judged and label is not None else None,
+        label if judged else None,
         text,
         status,
         error_type,
@@ -215,8 +218,15 @@ def _target(ref: str | TraceRef) -> TraceRef | None:
         return None
 
 
-def _error_type(error: str | BaseException | None) -> str | None:
-    return type(error).__qualname__ if isinstance(error, BaseException) else error
+def _error_type(error: Any) -> str | None:
+    """Name what broke; ``_OTHER`` (OpenTelemetry's word) where the caller only knows that something did."""
+    if error is None or error is False:
+        return None
+    if isinstance(error, BaseException):
+        return type(error).__qualname__
+    if isinstance(error, type):
+        return error.__qualname__
+    return error if isinstance(error, str) and error else "_OTHER"
 
 
 __all__ = [

@@ -51,16 +51,19 @@ def evaluate_and_record(
 ) -> EvaluationResult:
     """Judge an answer and join the result to the span that ``ref`` names (from ``trace_ref()``).
 
-    The explanation quotes what was judged, so it is recorded with content capture on only. Raises ValueError when ``ref`` is no W3C
-    traceparent.
+    The explanation quotes what was judged, so it is recorded with content capture on only. Of an answer that was not traced (``""``)
+    nothing is recorded. Raises ValueError when ``ref`` is no W3C traceparent.
 
     >>> from lstm_trace.evaluate import GroundTruthMatch
     >>> ref = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     >>> evaluate_and_record(ref, GroundTruthMatch(), response="refund", expected_response="refund").label
     'pass'
     """
-    target = ref if isinstance(ref, TraceRef) else TraceRef.parse(ref)
-    return record_run(default_recorder(), target, evaluator, Material(response, expected_response, context, query), metadata=metadata)
+    material = Material(response, expected_response, context, query)
+    if ref == "":  # trace_ref() where nothing was traced
+        return run_evaluator(evaluator, material)
+    target = ref if isinstance(ref, TraceRef) else TraceRef.parse(str(ref))
+    return record_run(default_recorder(), target, evaluator, material, metadata=metadata)
 
 
 def record_run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from opentelemetry import trace
 
@@ -127,9 +128,10 @@ def test_the_callers_own_span_is_current_again_afterwards(traced: Traced) -> Non
         assert trace.get_current_span() is caller
 
 
-def test_a_bad_reference_is_refused() -> None:
+@pytest.mark.parametrize("ref", ["yesterday", None, 7])
+def test_a_bad_reference_is_refused(ref: Any) -> None:
     with pytest.raises(ValueError, match="traceparent"):
-        evaluate_and_record("yesterday", GroundTruthMatch(), response="a", expected_response="a")
+        evaluate_and_record(ref, GroundTruthMatch(), response="a", expected_response="a")
 
 
 class Meddling:
@@ -146,3 +148,31 @@ def test_an_evaluator_cannot_write_on_its_own_span(traced: Traced) -> None:
     evaluate_and_record(REF, Meddling())
     facts = attributes(traced, "evaluate meddling")
     assert (facts[c.EVALUATION_STATUS], facts.get(c.EVALUATION_SCORE)) == ("error", None)
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "label", "error_type"),
+    [
+        ({"error": TimeoutError}, "error", None, "TimeoutError"),
+        ({"error": "", "score": 0.0}, "error", None, "_OTHER"),
+        ({"error": True, "score": 0.0}, "error", None, "_OTHER"),
+        ({"error": False, "score": 0.5}, "ok", None, None),
+        ({"label": np.bool_(True)}, "ok", "pass", None),
+        ({"label": False}, "ok", "fail", None),
+        ({"label": ""}, "skipped", None, None),
+    ],
+)
+def test_what_a_caller_may_say_of_a_judgement(
+    traced: Traced, caplog: pytest.LogCaptureFixture, given: dict[str, Any], status: str, label: str | None, error_type: str | None
+) -> None:
+    lstm_trace.record_evaluation(REF, "quality", **given)
+    facts = attributes(traced, "evaluate quality")
+    assert (facts[c.EVALUATION_STATUS], facts.get(c.EVALUATION_LABEL), facts.get(c.ERROR_TYPE)) == (status, label, error_type)
+    assert (c.EVALUATION_SCORE in facts) == (status == "ok" and "score" in given)
+    assert caplog.records == []
+
+
+def test_an_answer_that_was_not_traced_is_judged_and_nothing_is_recorded(traced: Traced) -> None:
+    assert lstm_trace.trace_ref() == ""
+    assert evaluate_and_record(lstm_trace.trace_ref(), GroundTruthMatch(), response="a", expected_response="a").score == 1.0
+    assert traced.spans == []
