@@ -107,6 +107,16 @@ def test_a_class_with_a_call_of_its_own(seen: Traced) -> None:
     assert names(seen) == ["lstm own"]
 
 
+def test_a_class_that_is_not_called_but_its_forward(seen: Traced) -> None:
+    class Plain:
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1
+
+    assert trace_lstm(Plain, name="plain")().forward(torch.zeros(1, 3)).tolist() == [[1, 1, 1]]
+    assert names(seen) == ["lstm plain"]
+    assert seen.spans[0].attributes["lstm.prediction.confidence"] == pytest.approx(1 / 3)
+
+
 def test_a_callable_object_of_any_class_gets_a_proxy(seen: Traced) -> None:
     class Remote:
         url = "http://model"
@@ -149,6 +159,52 @@ async def test_coroutine_functions(seen: Traced) -> None:
     assert [each[0, 0].item() for each in found] == list(range(8))
     assert names(seen) == ["lstm remote"] * 8
     assert len({span.context.trace_id for span in seen.spans}) == 8
+
+
+class AsyncForward(Padded):
+    async def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        await asyncio.sleep(0.02)
+        return super().forward(ids)
+
+
+class AsyncCall:
+    async def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        await asyncio.sleep(0.02)
+        return torch.tensor([[0.0, 1.0, 2.0]])
+
+
+@pytest.mark.parametrize("cls", [AsyncForward, AsyncCall])
+@pytest.mark.parametrize("form", ["class", "instance"])
+async def test_what_is_awaited_is_traced_until_its_answer(seen: Traced, cls: type, form: str) -> None:
+    own = type(cls.__name__, (cls,), {})
+    model = trace_lstm(own, name="remote")() if form == "class" else trace_lstm(own(), name="remote")
+    await asyncio.gather(*(model(torch.ones(1, 2, dtype=torch.long)) for _ in range(3)))
+    assert names(seen) == ["lstm remote"] * 3
+    for span in seen.spans:
+        assert span.end_time - span.start_time >= 15e6
+        assert span.attributes["lstm.prediction.confidence"] > 1 / 3
+        assert span.parent is None
+
+
+@pytest.mark.parametrize("kind", ["generator", "async generator", "forward", "call"])
+def test_a_generator_is_refused_where_it_is_decorated(kind: str) -> None:
+    def generator(ids: Any) -> Any:
+        yield ids
+
+    async def async_generator(ids: Any) -> Any:
+        yield ids
+
+    def method(self: Any, ids: Any) -> Any:
+        yield ids
+
+    targets = {
+        "generator": generator,
+        "async generator": async_generator,
+        "forward": type("Net", (nn.Module,), {"forward": method}),
+        "call": type("Remote", (), {"__call__": method})(),
+    }
+    with pytest.raises(TypeError, match="a generator returns before it has run"):
+        trace_lstm(targets[kind])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
@@ -499,3 +555,36 @@ def test_nothing_is_read_where_nothing_records() -> None:
         set_default_recorder(Recorder(tracer_provider=provider))
         component(torch.zeros(1, 3))
     assert not read
+
+
+@pytest.mark.parametrize("around", ["nothing", "a component", "a function", "an unsampled request"])
+@pytest.mark.parametrize("how", ["decorated", "auto"])
+def test_one_frame_of_ours_however_many_of_us_stand_around_what_failed(seen: Traced, around: str, how: str) -> None:
+    layer: Any = nn.LSTM(4, 8)
+    instrumentor = LSTMInstrumentor(auto=how == "auto")
+    instrumentor.instrument(tracer_provider=seen.provider)
+    if how == "decorated":
+        layer = trace_lstm(layer, name="inner")
+    call: Any = layer
+    if around in ("a component", "an unsampled request"):
+        call = trace_lstm(Through(layer), name="outer")
+    elif around == "a function":
+        call = trace_lstm(lambda x: layer(x), name="outer")
+    parent = trace.NonRecordingSpan(trace.SpanContext(1, 1, True, trace.TraceFlags(around != "an unsampled request")))
+    try:
+        with trace.use_span(parent), pytest.raises(RuntimeError) as caught:
+            call(torch.zeros(3, 2, 5))
+    finally:
+        instrumentor.uninstrument()
+    frames = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert len([name for name in frames if "/lstm_trace/" in name]) == 1
+    assert frames[-1].endswith("rnn.py"), "the user's own frames are all there"
+
+
+class Through(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.inner(x)

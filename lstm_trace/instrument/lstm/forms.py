@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable
 from copy import _reconstruct as rebuild  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+from dataclasses import replace
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ import wrapt
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import dynamo, switch, watch
 from lstm_trace.instrument.lstm.component import Traced
+from lstm_trace.instrument.lstm.frames import keep_first
 from lstm_trace.instrument.lstm.options import Options
 from lstm_trace.instrument.lstm.session import note_reset
 from lstm_trace.instrument.lstm.tree import read_tree
@@ -35,6 +37,7 @@ def decorate(target: Any, options: Options) -> Any:
     if isinstance(target, (FunctionType, MethodType, BuiltinFunctionType, functools.partial)):
         return _function(target, options)
     if callable(target):
+        _check_names(options, target.__call__)
         return _Proxy(target, Traced(options.name or type(target).__name__, options, target))
     raise TypeError(f"trace_lstm({target!r}): accepted are a class, an nn.Module, a function or a method, or any callable object")
 
@@ -51,6 +54,11 @@ def _is_module(target: Any) -> bool:
 
 
 def _check_names(options: Options, call: Callable[..., Any]) -> None:
+    if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+        raise TypeError(
+            f"trace_lstm({getattr(call, '__qualname__', call)}): a generator returns before it has run. Accepted is the component that it "
+            "calls; traced_session puts many calls into one span"
+        )
     try:
         parameters = inspect.signature(call).parameters
     except (TypeError, ValueError):
@@ -71,7 +79,11 @@ def _check_names(options: Options, call: Callable[..., Any]) -> None:
 def _class(cls: type, options: Options) -> type:
     if not callable(getattr(cls, "forward", None)) and _owner(cls) is None:
         raise TypeError(f"trace_lstm({cls.__qualname__}): accepted is a class with forward() or __call__(), such as an nn.Module")
+    owner = _owner(cls)
     _check_names(options, getattr(cls, "forward", None) or cls.__call__)
+    if owner is None:  # nothing calls forward() but the user
+        cls.forward = _function(cls.forward, replace(options, name=options.name or cls.__name__))  # type: ignore[attr-defined]
+        return cls
     traced = Traced(options.name or cls.__name__, options)
     setattr(cls, _MARK, traced)
     switch.place(cls, _call_of(cls, traced))
@@ -211,6 +223,9 @@ def _owner(cls: type) -> Any:
 def _call_of(cls: type, traced: Traced) -> Callable[..., Any]:
     watch.install()
     owner = _owner(cls)
+    forward = getattr(cls, "forward", None)
+    if inspect.iscoroutinefunction(forward) or inspect.iscoroutinefunction(owner.__call__):
+        return _awaited_call(owner, traced)
     begin = traced.begin
     is_compiling = _is_compiling()
 
@@ -221,13 +236,15 @@ def _call_of(cls: type, traced: Traced) -> Callable[..., Any]:
             return owner.__call__(self, *args, **kwargs)
         is_apart = dynamo.callback() is not None
         call = dynamo.apart(begin, self, args, kwargs) if is_apart else begin(self, args, kwargs)
-        if call is None:
-            return owner.__call__(self, *args, **kwargs)
         try:
             output = owner.__call__(self, *args, **kwargs)
         except BaseException as error:
-            call.failed(error)
+            if call is not None:
+                call.failed(error)
+            keep_first(error)
             raise
+        if call is None:
+            return output
         if is_apart:
             dynamo.apart(call.compiled, output)
         else:
@@ -236,6 +253,24 @@ def _call_of(cls: type, traced: Traced) -> Callable[..., Any]:
 
     __call__.__lstm_trace_call__ = True  # type: ignore[attr-defined]
     dynamo.skip(__call__)
+    return __call__
+
+
+def _awaited_call(owner: Any, traced: Traced) -> Callable[..., Any]:
+    async def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        call = traced.begin(self, args, kwargs)
+        try:
+            output = await owner.__call__(self, *args, **kwargs)
+        except BaseException as error:
+            if call is not None:
+                call.failed(error)
+            keep_first(error)
+            raise
+        if call is not None:
+            call.done(output)
+        return output
+
+    __call__.__lstm_trace_call__ = True  # type: ignore[attr-defined]
     return __call__
 
 
@@ -272,13 +307,15 @@ def _plain(function: Any, traced: Traced, owner: Any) -> Any:
         is_apart = dynamo.callback() is not None
         module = _module(owner, args)
         call = dynamo.apart(begin, module, args, kwargs, function) if is_apart else begin(module, args, kwargs, function)
-        if call is None:
-            return function(*args, **kwargs)
         try:
             output = function(*args, **kwargs)
         except BaseException as error:
-            call.failed(error)
+            if call is not None:
+                call.failed(error)
+            keep_first(error)
             raise
+        if call is None:
+            return output
         if is_apart:
             dynamo.apart(call.compiled, output)
         else:
@@ -294,14 +331,15 @@ def _coroutine(function: Any, traced: Traced, owner: Any) -> Any:
     @functools.wraps(function)
     async def component(*args: Any, **kwargs: Any) -> Any:
         call = traced.begin(_module(owner, args), args, kwargs, function) if switch.on else None
-        if call is None:
-            return await function(*args, **kwargs)
         try:
             output = await function(*args, **kwargs)
         except BaseException as error:
-            call.failed(error)
+            if call is not None:
+                call.failed(error)
+            keep_first(error)
             raise
-        call.done(output)
+        if call is not None:
+            call.done(output)
         return output
 
     setattr(component, _MARK, traced)
@@ -319,7 +357,8 @@ class _Proxy(wrapt.ObjectProxy):  # type: ignore[misc]
 
     def __init__(self, wrapped: Any, traced: Traced) -> None:
         super().__init__(wrapped)
-        self._self_call = _plain(wrapped, traced, None)
+        is_async = inspect.iscoroutinefunction(type(wrapped).__call__)
+        self._self_call = _coroutine(wrapped, traced, None) if is_async else _plain(wrapped, traced, None)
         self._self_traced = traced
 
     @property

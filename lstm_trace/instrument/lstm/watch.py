@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import dynamo, switch
+from lstm_trace.instrument.lstm.frames import keep_first
 from lstm_trace.instrument.lstm.importing import when_imported
 from lstm_trace.instrument.lstm.state import keys_of
 from lstm_trace.recorder import ambient
@@ -134,7 +135,11 @@ def _watched(cls: Any, *, cell: bool) -> Any:
         if call is None:
             if auto is None or cell:
                 return owner.__call__(self, *args, **kwargs)
-            return auto(self, watched, args, kwargs)
+            try:
+                return auto(self, watched, args, kwargs)
+            except BaseException as error:
+                keep_first(error)
+                raise
         if callback() is not None:
             return watched(self, call.layers, args, kwargs)
         seen = _before(call.layers, self, args, kwargs, cell)
