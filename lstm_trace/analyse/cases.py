@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from lstm_trace.analyse.dimensions import UNKNOWN, cohort_of
 from lstm_trace.store import Store
 from lstm_trace.store.marks import EVALUATOR as EVALUATOR
-from lstm_trace.store.marks import JUDGED, WITHOUT_CALL, own_work
+from lstm_trace.store.marks import JUDGED, LEADS_TRACE, WITHOUT_CALL, is_first, own_work
 
 FAILING: Final = ("fail", "failed", "down", "escalated")
 PASSING: Final = ("pass", "passed", "up")
@@ -64,9 +64,9 @@ def traces(store: Store, view: View = EVERYTHING, facts: Iterable[str] = CARRIED
     import ibis
 
     needed = _with_place(facts)
-    own = _own(store, view).select(*needed)
-    number = ibis.row_number().over(ibis.window(group_by="trace_id", order_by=["start_ns", "span_id"]))
-    led = own.mutate(number=number).filter(lambda calls: calls.number == 0).select(*needed)
+    own = _own(store, view)
+    known = store.marked is not None and view.component is None
+    led = own.filter(own[LEADS_TRACE] if known else is_first(own)).select(*needed)
     return _within(led if view.component else ibis.union(led, _elsewhere(store, view).select(*needed)), view)
 
 
@@ -85,7 +85,7 @@ def _with_place(facts: Iterable[str]) -> tuple[str, ...]:
 
 def _own(store: Store, view: View) -> Any:
     def make() -> Any:
-        columns = (*CARRIED, JUDGED) if store.marked is not None else CARRIED
+        columns = (*CARRIED, JUDGED, LEADS_TRACE) if store.marked is not None else CARRIED
         spans = working(store, *columns)
         found = spans.filter(spans.component.notnull() if view.component is None else spans.component == view.component)
         return found.select(*columns).mutate(cohort=cohort_of(found.length, found.cohort, view.edges))

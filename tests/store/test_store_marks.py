@@ -80,15 +80,16 @@ def test_a_converted_store_gives_equal_tables(tmp_path: Path, odd: Path, by: tup
 def test_marks_say_what_the_rows_say(tmp_path: Path, odd: Path) -> None:
     with open_store(odd) as store:
         convert(store, tmp_path / "odd.parquet")
-    columns = ["trace_id", "span_id", "superseded", "judged", "without_call", "leads_step", "step_release"]
+    columns = ["trace_id", "span_id", "superseded", "judged", "without_call", "leads_step", "step_release", "leads_trace"]
     rows = parquet.read_table(tmp_path / "odd.parquet", columns=columns).to_pylist()
     said = {(int(row["trace_id"], 16), int(row["span_id"], 16)): tuple(row[name] for name in columns[2:]) for row in rows}
-    assert said[1, 2] == (None, None, None, None, "a")
-    assert said[1, 3] == (None, None, None, True, "a")
-    assert said[1, 4] == (None, True, None, True, "")
-    assert said[2, 1] == (None, True, True, True, "")
-    assert said[int("e" * 32, 16), 12] == (True, None, None, None, None)
-    assert said[4, 2] == (None, None, None, None, None)
+    assert said[1, 2] == (None, None, None, None, "a", None)
+    assert said[1, 3] == (None, None, None, True, "a", None)
+    assert said[1, 4] == (None, True, None, True, "", None)
+    assert said[2, 1] == (None, True, True, True, "", None)
+    assert said[int("e" * 32, 16), 12] == (True, None, None, None, None, None)
+    assert said[4, 2] == (None, None, None, None, None, None)
+    assert [said[key][-1] for key in ((1, 1), (3, 2), (3, 3), (4, 1), (5, 1))] == [True, True, None, None, None]
 
 
 def test_row_groups_hold_one_kind_of_span(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_a_file_of_an_older_version_is_read_without_marks(tmp_path: Path, odd: P
         expected = cohorts(store).as_dict()
     table = parquet.read_table(tmp_path / "new.parquet")
     kept = {key: value for key, value in table.schema.metadata.items() if key != b"lstm_trace.marked"}
-    older = table.drop_columns(["judged", "without_call", "leads_step", "step_release"]).replace_schema_metadata(kept)
+    older = table.drop_columns(["judged", "without_call", "leads_trace", "leads_step", "step_release"]).replace_schema_metadata(kept)
     parquet.write_table(older, tmp_path / "old.parquet")
     with open_store(tmp_path / "old.parquet") as store:
         assert store.marked is None
