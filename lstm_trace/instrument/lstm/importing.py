@@ -80,7 +80,7 @@ def _watching(cls: type[ModuleSpec]) -> type[ModuleSpec]:
             self.__dict__["_initializing"] = value
             if value:
                 return
-            self.__class__ = cls
+            self.__class__ = cls  # type: ignore[assignment]
             for module, action in self.__dict__.pop(_WAITING, ()):
                 if sys.modules.get(module.__name__) is module:
                     with shield:

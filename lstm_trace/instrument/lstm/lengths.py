@@ -79,7 +79,7 @@ def from_lengths(value: Any) -> list[int] | None:
         return [value]
     if is_tensor(value) and not has_values(value):
         return None
-    found = value.tolist() if is_tensor(value) else value
+    found: Any = value.tolist() if is_tensor(value) else value
     if isinstance(found, (int, float)):
         found = [found]
     if not isinstance(found, (list, tuple)):

@@ -198,9 +198,9 @@ def _packed_inside(packed: Any, padded: SequenceFacts | None, steps: int | None)
 
 def _lengths_of_tensors(values: Any) -> list[int] | None:
     """Return the lengths of sequences that came as one tensor each, (time,) or (time, feature)."""
-    first = values[0] if values else None
-    if not read.is_tensor(first) or not 1 <= first.ndim <= 2:
+    if not values or not read.is_tensor(values[0]) or not 1 <= values[0].ndim <= 2:
         return None
+    first = values[0]
     like = (first.ndim, first.dtype, tuple(first.shape[1:]))
     if not all(read.is_tensor(each) and (each.ndim, each.dtype, tuple(each.shape[1:])) == like for each in values):
         return None
