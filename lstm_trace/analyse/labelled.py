@@ -101,7 +101,7 @@ def labelled(
     whole = [row for row in found if all(row[mechanism] is not None for mechanism in used)]
     judged_n = tuple(sum(row["n"] for row in found if row["release"] == name) for name in (baseline, candidate))
     strata, counts, weights = _tables(whole, (baseline, candidate), tuple(used))
-    notes += _selection(found, used)
+    notes += [*_rates_of_all(found, whole, (baseline, candidate)), *_selection(found, used)]
     sessions = _sessions(wide, (baseline, candidate), strata, tuple(used), weights, notes)
     return Labelled(
         outcome, strata, tuple(used), counts, weights, (judged_n[0], judged_n[1]), tuple(notes), frozenset(confounded), wide, sessions
@@ -255,6 +255,18 @@ def _sessions(
         of = column["release"] == name
         made.append(sessions_of(column["session"][of], cell[of], column["n"][of].astype(np.float64), int(np.prod(shape))))
     return made[0], made[1]
+
+
+def _rates_of_all(found: Sequence[Mapping[str, Any]], whole: Sequence[Mapping[str, Any]], names: tuple[str, str]) -> list[str]:
+    """Say how often all judged traces fail, where only a part of them has every label: the verdict rests on that part."""
+    rest = [row for row in found if row not in whole]
+    if not rest or any(row["weight"] != 1.0 for row in rest):  # a weighted outcome's own rate is not its share of rows
+        return []
+    sides = [[row for row in found if row["release"] == name] for name in names]
+    n = [sum(row["n"] for row in side) for side in sides]
+    rates = [sum(row["n"] for row in side if row["failed"]) / max(size, 1) for side, size in zip(sides, n, strict=True)]
+    told = f"all {n[0]} and {n[1]} judged traces fail at {rates[0]:.1%} and {rates[1]:.1%}"
+    return [f"{told}; contributions and intervals rest on those with every label"]
 
 
 def _selection(found: Sequence[Mapping[str, Any]], used: Mapping[str, str]) -> list[str]:
