@@ -70,6 +70,27 @@ def test_zero_and_fresh_zeros_accuse_nobody(seen: Traced) -> None:
     assert set(origins(seen)) == {"zero"}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_a_state_multiplied_by_zero_is_zero(seen: Traced, dtype: torch.dtype) -> None:
+    model = trace_lstm(Given().to(dtype), name="it", session="session")
+    _, state = model(X.to(dtype), None, "a")
+    assert (state[0] < 0).any()
+    _, state = model(X.to(dtype), each(state, lambda one: one * 0), "a")
+    for one in state:
+        one.detach().mul_(0)
+    model(X.to(dtype), state, "b")
+    assert origins(seen) == ["none", "zero", "zero"]
+
+
+def test_beams_of_one_session_may_change_places(seen: Traced) -> None:
+    model = trace_lstm(Given(nn.GRU), name="it", session="session")
+    rows = torch.randn(3, 5, 4)
+    _, state = model(rows[:1], None, ["a"])
+    _, state = model(rows, state.expand(1, 3, 8).contiguous(), ["a"] * 3)
+    model(rows, state[:, [2, 2, 0]], ["a"] * 3)
+    assert origins(seen) == ["none", "carried", "carried"]
+
+
 def test_equal_histories_accuse_nobody(seen: Traced) -> None:
     model = trace_lstm(Given(), name="it", session="session")
     held: dict[str, Any] = {}

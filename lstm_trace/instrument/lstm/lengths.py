@@ -84,8 +84,11 @@ def from_lengths(value: Any) -> list[int] | None:
         found = [found]
     if not isinstance(found, (list, tuple)):
         return None
+    rows: list[Any] = list(found)
+    if rows and all(type(each) is list and len(each) == 1 for each in rows):
+        rows = [each[0] for each in rows]
     try:
-        return [int(each[0]) if isinstance(each, list) and len(each) == 1 else int(each) for each in found]
+        return [int(each) for each in rows]
     except (TypeError, ValueError):
         return None
 

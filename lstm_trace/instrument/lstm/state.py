@@ -45,7 +45,8 @@ def keys_of(state: Any, *, cell: bool = False) -> list[int] | None:
 
 
 def _key(row: bytes) -> int:
-    return hash(row) or 1 if row.strip(b"\0") else ZERO
+    # 0x80 is the sign of a minus zero: a state that was multiplied by 0 is full of them
+    return hash(row) or 1 if row.strip(b"\0\x80") else ZERO
 
 
 def _rows(tensor: Any, cell: bool) -> list[bytes] | None:
