@@ -8,6 +8,7 @@ same frame, for generators around every single step.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
@@ -184,7 +185,7 @@ def stepwise(inner: Generator[Any, Any, Any], make_scope: Callable[[], Scope]) -
 async def astepwise(inner: AsyncGenerator[Any, Any], make_scope: Callable[[], Scope]) -> AsyncGenerator[Any, Any]:
     """Drive an async generator so that each of its steps runs inside the scope that is made at the first of them."""
     scope = make_scope()
-    step: Callable[..., Any] = inner.asend
+    step: Callable[..., Any] = _unregistered(inner)
     given: Any = None
     try:
         while True:
@@ -203,6 +204,62 @@ async def astepwise(inner: AsyncGenerator[Any, Any], make_scope: Callable[[], Sc
         if not getattr(inner, "ag_running", False):  # the event loop is closing it already
             with Entered(scope):
                 await inner.aclose()
+
+
+def _unregistered(inner: AsyncGenerator[Any, Any]) -> Callable[[Any], Any]:
+    """Return the first step of a generator that the event loop is not to know.
+
+    A loop that ends closes every generator it knows at the same time, and complains where one is being closed already. It knows ours.
+    """
+
+    def first(given: Any) -> Any:
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, None)
+        try:
+            return inner.asend(given)  # the hooks are read here, before anything runs
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+
+    return first
+
+
+def retrying(original: Any) -> Any:
+    """Wrap a middleware's ``wrap_model_call`` or ``wrap_tool_call``: what starts below the node's run meanwhile is an attempt each."""
+
+    @functools.wraps(original)
+    def wrap_call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        run = _begin_attempts()
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            if run is not None:
+                run.tries = None
+
+    return wrap_call
+
+
+def retrying_async(original: Any) -> Any:
+    """Wrap ``awrap_model_call`` or ``awrap_tool_call``."""
+
+    @functools.wraps(original)
+    async def awrap_call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        run = _begin_attempts()
+        try:
+            return await original(self, *args, **kwargs)
+        finally:
+            if run is not None:
+                run.tries = None
+
+    return awrap_call
+
+
+def _begin_attempts() -> Run | None:
+    """Let the current run count attempts, unless it does so already: of middlewares inside each other the outermost counts."""
+    run: Any = ambient.get().get(RUN_KEY)
+    if run is None or run.tries is not None:
+        return None
+    run.tries, run.attempts = Scope(tries=True), 0
+    return run
 
 
 def model_call(original: Any) -> Any:

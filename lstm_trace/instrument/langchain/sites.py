@@ -36,6 +36,11 @@ _CALLS: Final = {
     "stream": current.scoped_generator,
     "astream": current.scoped_async_generator,
 }
+_RETRYING: Final = (
+    ("model_retry", "ModelRetryMiddleware", "model"),
+    ("model_fallback", "ModelFallbackMiddleware", "model"),
+    ("tool_retry", "ToolRetryMiddleware", "tool"),
+)
 
 
 def plain(_: Any) -> Scope:
@@ -76,6 +81,12 @@ def sites() -> Iterator[Site]:
     yield Site("langgraph.pregel._loop", "PregelLoop", "_suppress_interrupt", current.breakpoint_reached)
     for name, wrap in _CALLS.items():
         yield Site("langchain_core.runnables.fallbacks", "RunnableWithFallbacks", name, wrap(tries))
+    for name in ("invoke", "ainvoke", "stream", "astream"):
+        # The chosen branch starts below the branch's own run, also where LangChain names the run above it (a branch with a config).
+        yield Site("langchain_core.runnables.branch", "RunnableBranch", name, _CALLS[name](plain))
+    for module, owner, name in _RETRYING:
+        yield Site(f"langchain.agents.middleware.{module}", owner, f"wrap_{name}_call", current.retrying)
+        yield Site(f"langchain.agents.middleware.{module}", owner, f"awrap_{name}_call", current.retrying_async)
     yield Site("langchain_core.retrievers", "BaseRetriever", "invoke", current.scoped(plain))
     yield Site("langchain_core.retrievers", "BaseRetriever", "ainvoke", current.scoped_async(plain))
     yield Site("langchain_core.tools.base", "BaseTool", "arun", current.scoped_async(plain))
