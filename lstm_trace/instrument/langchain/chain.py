@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 
 from lstm_trace.instrument.langchain.functions import trace_function
 from lstm_trace.instrument.langchain.named import After, NamedChain, ReadSession
-from lstm_trace.instrument.langchain.runnables import trace_runnable
+from lstm_trace.instrument.langchain.runnables import NamedRunnable, trace_runnable
 
 Session = str | Callable[[tuple[Any, ...], dict[str, Any]], Any] | None
 _T = TypeVar("_T")
@@ -84,7 +84,7 @@ def _traced(target: Any, name: str | None, agent: bool, session: Session, after:
         return type(target)(_traced(target.__func__, name, agent, session, after))
     runnable = _runnable_class()
     if runnable is not None and isinstance(target, runnable):
-        return trace_runnable(target, NamedChain(name or target.get_name(), agent, _session_of_input(session), after))
+        return trace_runnable(target, NamedRunnable(name or target.get_name(), agent, _session_of_input(session), after))
     if not callable(target) or isinstance(target, type):
         raise TypeError(f"trace_chain({target!r}): accepted are a function, a Runnable and a compiled graph")
     own = name or getattr(target, "__name__", None) or type(target).__name__

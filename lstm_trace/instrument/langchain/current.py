@@ -15,6 +15,7 @@ from typing import Any
 from opentelemetry.context import Context
 
 from lstm_trace.guard import shield
+from lstm_trace.instrument.langchain.gathering import Gathered
 from lstm_trace.instrument.langchain.handler import handler
 from lstm_trace.instrument.langchain.runs import RUN_KEY, Run, Scope, run_of, scopes
 from lstm_trace.recorder import ambient
@@ -120,36 +121,13 @@ def scoped_async(make_scope: MakeScope) -> Callable[[Any], Any]:
     return wrap
 
 
-def scoped_generator(make_scope: MakeScope) -> Callable[[Any], Any]:
-    """Wrap a generator method inside which one run starts. Between two chunks the caller's context is the caller's."""
+def stepwise(
+    inner: Generator[Any, Any, Any], make_scope: Callable[[], Scope], gathered: Gathered | None = None
+) -> Generator[Any, Any, Any]:
+    """Drive a generator so that each of its steps runs inside the scope that is made at the first of them.
 
-    def wrap(original: Any) -> Any:
-        @functools.wraps(original)
-        def stream(self: Any, *args: Any, **kwargs: Any) -> Any:
-            inner = original(self, *args, **kwargs)
-            return inner if handler.silent() else stepwise(inner, lambda: make_scope(self))
-
-        return stream
-
-    return wrap
-
-
-def scoped_async_generator(make_scope: MakeScope) -> Callable[[Any], Any]:
-    """Wrap an async generator method inside which one run starts."""
-
-    def wrap(original: Any) -> Any:
-        @functools.wraps(original)
-        def astream(self: Any, *args: Any, **kwargs: Any) -> Any:
-            inner = original(self, *args, **kwargs)
-            return inner if handler.silent() else astepwise(inner, lambda: make_scope(self))
-
-        return astream
-
-    return wrap
-
-
-def stepwise(inner: Generator[Any, Any, Any], make_scope: Callable[[], Scope]) -> Generator[Any, Any, Any]:
-    """Drive a generator so that each of its steps runs inside the scope that is made at the first of them."""
+    Between two chunks the caller's context is the caller's. The chunks are ``gathered`` where somebody is to see them all.
+    """
     scope = make_scope()
     step: Callable[..., Any] = inner.send
     given: Any = None
@@ -163,6 +141,8 @@ def stepwise(inner: Generator[Any, Any, Any], make_scope: Callable[[], Scope]) -
             try:
                 chunk = step(given)
             except StopIteration as stop:
+                if gathered is not None:
+                    gathered.done = True
                 return stop.value
             except BaseException as error:
                 _left(scope, error)
@@ -171,6 +151,8 @@ def stepwise(inner: Generator[Any, Any, Any], make_scope: Callable[[], Scope]) -
                 if mine is not None:
                     scopes.reset(mine)
                 ambient.leave(token)
+            if gathered is not None:
+                gathered.chunks.append(chunk)
             try:
                 given, step = (yield chunk), inner.send
             except GeneratorExit:
@@ -182,8 +164,10 @@ def stepwise(inner: Generator[Any, Any, Any], make_scope: Callable[[], Scope]) -
             inner.close()
 
 
-async def astepwise(inner: AsyncGenerator[Any, Any], make_scope: Callable[[], Scope]) -> AsyncGenerator[Any, Any]:
-    """Drive an async generator so that each of its steps runs inside the scope that is made at the first of them."""
+async def astepwise(
+    inner: AsyncGenerator[Any, Any], make_scope: Callable[[], Scope], gathered: Gathered | None = None
+) -> AsyncGenerator[Any, Any]:
+    """Drive an async generator in the same way."""
     scope = make_scope()
     step: Callable[..., Any] = _unregistered(inner)
     given: Any = None
@@ -193,7 +177,11 @@ async def astepwise(inner: AsyncGenerator[Any, Any], make_scope: Callable[[], Sc
                 with Entered(scope):
                     chunk = await step(given)
             except StopAsyncIteration:
+                if gathered is not None:
+                    gathered.done = True
                 return
+            if gathered is not None:
+                gathered.chunks.append(chunk)
             try:
                 given, step = (yield chunk), inner.asend
             except GeneratorExit:
@@ -221,6 +209,24 @@ def _unregistered(inner: AsyncGenerator[Any, Any]) -> Callable[[Any], Any]:
             sys.set_asyncgen_hooks(*hooks)
 
     return first
+
+
+def scoped_generator(make_scope: MakeScope, drive: Any = stepwise) -> Callable[[Any], Any]:
+    """Wrap a generator method inside which one run starts."""
+
+    def wrap(original: Any) -> Any:
+        @functools.wraps(original)
+        def stream(self: Any, *args: Any, **kwargs: Any) -> Any:
+            inner = original(self, *args, **kwargs)
+            return inner if handler.silent() else drive(inner, lambda: make_scope(self))
+
+        return stream
+
+    return wrap
+
+
+scoped_async_generator = functools.partial(scoped_generator, drive=astepwise)
+"""The same for an async generator method."""
 
 
 def retrying(original: Any) -> Any:
@@ -302,26 +308,19 @@ def model_call_async(original: Any) -> Any:
     return call
 
 
-def model_events(original: Any) -> Any:
+def model_events(original: Any, drive: Any = stepwise) -> Any:
     """Wrap ``_iter_v2_events``: a model's own code behind the newer streaming protocol."""
 
     @functools.wraps(original)
     def events(self: Any, *args: Any, **kwargs: Any) -> Any:
         inner, run = original(self, *args, **kwargs), _run_given(args, kwargs)
-        return inner if run is None else stepwise(inner, lambda: Scope.around(run, reported=True))
+        return inner if run is None else drive(inner, lambda: Scope.around(run, reported=True))
 
     return events
 
 
-def model_events_async(original: Any) -> Any:
-    """Wrap ``_aiter_v2_events``."""
-
-    @functools.wraps(original)
-    def events(self: Any, *args: Any, **kwargs: Any) -> Any:
-        inner, run = original(self, *args, **kwargs), _run_given(args, kwargs)
-        return inner if run is None else astepwise(inner, lambda: Scope.around(run, reported=True))
-
-    return events
+model_events_async = functools.partial(model_events, drive=astepwise)
+"""The same for ``_aiter_v2_events``."""
 
 
 def _run_given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:

@@ -99,7 +99,10 @@ def _begin(opener: Opener, callbacks: Any, made: Any, args: tuple[Any, ...], kwa
 
 
 def on_end(closer: Closer) -> Callable[[Any], Any]:
-    """Wrap ``CallbackManagerFor*Run.on_*_end``, ``_error`` and ``_new_token``."""
+    """Wrap ``on_*_end``, ``_error`` and ``_new_token`` of a run manager, sync or async.
+
+    The span of an async one closes as its coroutine is made, so that no cancellation can skip it.
+    """
 
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
@@ -117,49 +120,15 @@ def on_end(closer: Closer) -> Callable[[Any], Any]:
     return wrap
 
 
-def on_end_async(closer: Closer) -> Callable[[Any], Any]:
-    """Wrap the async ones. The span closes before the first await, so that a cancellation cannot skip it."""
-
-    def wrap(original: Any) -> Any:
-        @functools.wraps(original)
-        async def end(self: Any, *args: Any, **kwargs: Any) -> Any:
-            lease = self.__dict__.get(LEASE)
-            if lease is not None:
-                try:
-                    closer(lease.run, args, kwargs)
-                except Exception as error:  # noqa: BLE001
-                    shield.caught(error)
-            return await original(self, *args, **kwargs)
-
-        return end
-
-    return wrap
-
-
 def on_custom_event(original: Any) -> Any:
-    """Wrap ``CallbackManager.on_custom_event``."""
+    """Wrap ``on_custom_event`` of either callback manager."""
 
     @functools.wraps(original)
     def event(self: Any, *args: Any, **kwargs: Any) -> Any:
-        _event(self, args, kwargs)
+        try:
+            starts.custom_event(self, args, kwargs)
+        except Exception as error:  # noqa: BLE001
+            shield.caught(error)
         return original(self, *args, **kwargs)
 
     return event
-
-
-def on_custom_event_async(original: Any) -> Any:
-    """Wrap ``AsyncCallbackManager.on_custom_event``."""
-
-    @functools.wraps(original)
-    async def event(self: Any, *args: Any, **kwargs: Any) -> Any:
-        _event(self, args, kwargs)
-        return await original(self, *args, **kwargs)
-
-    return event
-
-
-def _event(callbacks: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    try:
-        starts.custom_event(callbacks, args, kwargs)
-    except Exception as error:  # noqa: BLE001
-        shield.caught(error)

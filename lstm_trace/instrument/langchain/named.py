@@ -12,7 +12,7 @@ from lstm_trace import upstream
 from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain.gathering import Gathered
 from lstm_trace.instrument.langchain.handler import handler
-from lstm_trace.instrument.langchain.runs import Kind, Run
+from lstm_trace.instrument.langchain.runs import Kind, Run, Scope
 
 ReadSession = Callable[[tuple[Any, ...], dict[str, Any]], Any] | None
 After = Callable[[SpanContext, tuple[Any, ...], dict[str, Any], Any], object] | None
@@ -47,6 +47,11 @@ class NamedChain:
         if gathered is not None and gathered.done:
             with shield:
                 self.judge(gathered.where, args, kwargs, gathered.whole())
+
+    def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope | None:
+        """Open the span of one call and return the scope around the call's own code, or None where nothing records."""
+        run = self.open(args, kwargs)
+        return None if run is None else Scope.around(run)
 
     def open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:
         """Open the span of one call, or return None where nothing records."""

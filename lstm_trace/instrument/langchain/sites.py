@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from lstm_trace.instrument.langchain import current, managers, starts
-from lstm_trace.instrument.langchain.patches import Site
+from lstm_trace.instrument.langchain.patches import Site, Wrap
 from lstm_trace.instrument.langchain.runs import Scope, waiting_run
 
 _CHAT: Final = "langchain_core.language_models.chat_models"
@@ -28,7 +28,7 @@ _ENDS: Final = {
     "ToolRun": {"on_tool_end": starts.tool_ended, "on_tool_error": starts.failed},
     "RetrieverRun": {"on_retriever_end": starts.retrieved, "on_retriever_error": starts.failed},
 }
-_CALLS: Final = {
+_CALLS: Final[Mapping[str, Callable[[Callable[[Any], Scope]], Wrap]]] = {
     "invoke": current.scoped,
     "ainvoke": current.scoped_async,
     "batch": current.scoped,
@@ -67,11 +67,11 @@ def sites() -> Iterator[Site]:
         yield Site(_MANAGER, "CallbackManager", name, managers.on_start(opener))
         yield Site(_MANAGER, "AsyncCallbackManager", name, managers.on_start_async(opener))
     yield Site(_MANAGER, "CallbackManager", "on_custom_event", managers.on_custom_event)
-    yield Site(_MANAGER, "AsyncCallbackManager", "on_custom_event", managers.on_custom_event_async)
+    yield Site(_MANAGER, "AsyncCallbackManager", "on_custom_event", managers.on_custom_event)
     for kind, ends in _ENDS.items():
         for name, closer in ends.items():
             yield Site(_MANAGER, f"CallbackManagerFor{kind}", name, managers.on_end(closer))
-            yield Site(_MANAGER, f"AsyncCallbackManagerFor{kind}", name, managers.on_end_async(closer))
+            yield Site(_MANAGER, f"AsyncCallbackManagerFor{kind}", name, managers.on_end(closer))
     yield Site("langchain_core.runnables.config", None, "_set_config_context", current.config_context)
     yield Site(_RUNNABLE, None, "_set_config_context", current.config_context)
     yield Site(_RUNNABLE, "RunnableSeq", "invoke", current.scoped(plain))
