@@ -1,10 +1,11 @@
-"""ONNX Runtime sessions: every ``run``, ``run_with_iobinding`` and ``run_async`` is a component call."""
+"""ONNX Runtime sessions: every ``run``, ``run_with_iobinding``, ``run_with_ort_values`` and ``run_async`` is a component call."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import switch
 from lstm_trace.instrument.lstm.arguments import Arguments
 from lstm_trace.instrument.lstm.component import Traced
@@ -96,6 +97,22 @@ def _traced_class(cls: Any, traced: Traced, outputs: list[str], output_name: str
             call.done(read([_on_cpu(each) for each in iobinding.get_outputs()], None))
             return None
 
+        def run_with_ort_values(self, output_names: Any, input_dict_ort_values: Any, run_options: Any = None) -> Any:
+            call = None
+            if switch.on:
+                with shield:
+                    given = {name: _on_cpu(each) for name, each in input_dict_ort_values.items()}
+                    call = traced.begin(self, tuple(given.values()), given)
+            if call is None:
+                return super().run_with_ort_values(output_names, input_dict_ort_values, run_options)
+            try:
+                found = super().run_with_ort_values(output_names, input_dict_ort_values, run_options)
+            except BaseException as error:
+                call.failed(error)
+                raise
+            call.done(read([_on_cpu(each) for each in found], output_names))
+            return found
+
         def run_async(self, output_names: Any, input_feed: Any, callback: Any, user_data: Any, run_options: Any = None) -> Any:
             call = traced.begin(self, tuple(input_feed.values()), dict(input_feed)) if switch.on else None
             if call is None:
@@ -125,5 +142,5 @@ def _traced_class(cls: Any, traced: Traced, outputs: list[str], output_name: str
 
 
 def _on_cpu(value: Any) -> Any:
-    """Return an output as an array where that costs no copy from a device; one that stays there is not read."""
-    return value.numpy() if value.device_name() == "cpu" else None
+    """Return an OrtValue as an array where that costs no copy from a device; one that stays there, a map or a sequence is not read."""
+    return value.numpy() if value.is_tensor() and value.device_name() == "cpu" else None

@@ -93,6 +93,30 @@ def test_run_with_iobinding(seen: Traced) -> None:
     check(seen, lengths=False)
 
 
+def test_run_with_ort_values(seen: Traced) -> None:
+    session = wrap_onnx(make_session(), name="intent", labels=["a", "b", "c"])
+    found = session.run_with_ort_values(["logits"], {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in FEED.items()})
+    assert np.array_equal(found[0].numpy(), make_session().run(["logits"], FEED)[0])
+    check(seen)
+
+
+def test_an_output_that_is_no_tensor_is_left_alone(seen: Traced) -> None:
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("SplitToSequence", ["x"], ["parts"], axis=0, keepdims=0)],
+        "parts",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])],
+        [helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, [3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    session = wrap_onnx(ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]), name="parts")
+    x = np.ones((2, 3), np.float32)
+    assert len(session.run(None, {"x": x})[0]) == 2
+    assert len(session.run_with_ort_values(None, {"x": ort.OrtValue.ortvalue_from_numpy(x)})) == 1
+    assert [span.name for span in seen.spans] == ["lstm parts"] * 2
+
+
 def test_run_async(seen: Traced) -> None:
     session = wrap_onnx(make_session(), name="intent", labels=["a", "b", "c"])
     answered = threading.Event()

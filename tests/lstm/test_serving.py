@@ -108,6 +108,16 @@ def test_the_prediction_stands_upstream_in_each_request(seen: Traced) -> None:
         request.end()
 
 
+def test_a_regressions_number_reaches_its_request(seen: Traced) -> None:
+    model = trace_lstm(lambda ids: torch.tensor([[0.5], [1.5]]), name="risk", output="regression")
+    requests = [seen.provider.get_tracer("app").start_span("request", Context()) for _ in range(2)]
+    with batch_scope([trace.set_span_in_context(request, Context()) for request in requests]):
+        model(IDS[:2])
+    for request in requests:
+        request.end()
+    assert [span.attributes["lstm.prediction.value"] for span in seen.spans if span.name == "lstm risk"] == [0.5, 1.5]
+
+
 @pytest.fixture
 def metered(traced: Traced) -> Iterator[tuple[Traced, InMemoryMetricReader]]:
     reader = InMemoryMetricReader()

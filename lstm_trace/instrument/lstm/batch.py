@@ -216,6 +216,8 @@ class BatchCall(Call):
             one = SequenceFacts((length,), source, padded) if length is not None and source is not None else None
             recorder.finish_component(request, self.described.component, (), one, extra=dict(request.attributes), error=error, end_ns=end)
             return
+        if prediction is not None and prediction.value is not None:
+            request.attributes[c.PREDICTION_VALUE] = prediction.value
         single = Single(*_six(prediction)) if prediction is not None else None
         finish_single(request, single, length, source, padded, None, end)
 
