@@ -18,6 +18,8 @@ from lstm_trace.report.waterfall import bars
 from lstm_trace.store import Store
 
 LIMIT_BYTES: Final = 2_000_000
+STEP_FEWEST: Final = 10
+"""Traces that reached a step, below which the chart leaves it out: their intervals would dwarf every other."""
 ROWS_SHOWN: Final = 60
 """Rows of a table on the page; what is left out is said."""
 
@@ -39,7 +41,8 @@ def write(
     target = Path(path)
     if target.is_dir():
         raise BadInput(f"{target}: is a folder; give the name of a file to write")
-    page = render(gather(store, baseline=baseline, candidate=candidate, outcome=outcome), trace_url=_checked(trace_url))
+    linked = _checked(trace_url)  # before anything is read, which may take long
+    page = render(gather(store, baseline=baseline, candidate=candidate, outcome=outcome), trace_url=linked)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=target.parent, suffix=".part", delete=False, encoding="utf-8", errors="replace") as part:
@@ -136,7 +139,7 @@ def _figures(content: Content) -> Mapping[str, Any]:
     steps = [
         {"release": row.release, "step": row.step, "rate": row.fail_rate, "low": row.ci_low, "high": row.ci_high,
          "tip": f"{row.release}, step {row.step}: {row.failed} of {row.n} failed, {numbers.share(row.fail_rate)}"}
-        for row in content.table.late_steps if row.release in names and row.step <= 40
+        for row in content.table.late_steps if row.release in names and row.step <= 40 and row.n >= STEP_FEWEST
     ]  # fmt: skip
     if steps:
         made["steps"] = charts.both(lambda width: charts.step_rates(steps, names, width))

@@ -109,6 +109,20 @@ def test_one_release_and_no_evaluations_make_a_page_too(tmp_path):
     assert "there is nothing to compare it with" in text
 
 
+def test_a_step_that_few_traces_reached_is_not_charted(tmp_path):
+    found = made()
+    late = [row | {"span_id": f"{index:016x}", "step": 9} for index, row in enumerate(found[:56:7], start=1 << 40)]
+    with store_of([*found, *late]) as store:
+        text = write(store, tmp_path / "report.html").read_text()
+    assert "step 3:" in text
+    assert "step 9:" not in text
+
+
+def test_a_wrong_link_is_named_before_anything_is_read(tmp_path):
+    with pytest.raises(BadInput, match=r"--trace-url 'javascript:x\{trace_id\}'"):
+        write(None, tmp_path / "report.html", trace_url="javascript:x{trace_id}")
+
+
 def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("")
     with store_of(made()[:10]) as store, pytest.raises(BadInput, match="cannot be written"):
