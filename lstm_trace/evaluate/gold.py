@@ -33,12 +33,6 @@ class GoldLine:
     context: Any = None
     query: Any = None
     weight: float | None = None
-    stratum: str | None = None
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the line states anything that is true of its trace."""
-        return self.label is not None or self.branch is not None or self.answer is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +86,7 @@ def _gold_line(line: bytes | str) -> GoldLine:
         raise ValueError("not JSON") from None
     if not isinstance(said, Mapping):
         raise ValueError("not a JSON object")
-    component, stratum = said.get("component"), said.get("stratum")
+    component = said.get("component")
     if component is not None and not isinstance(component, str):
         raise ValueError("component is not a string")
     return GoldLine(
@@ -105,7 +99,6 @@ def _gold_line(line: bytes | str) -> GoldLine:
         said.get("context"),
         said.get("query"),
         _weight(said.get("weight")),
-        None if stratum is None else str(stratum),
     )
 
 

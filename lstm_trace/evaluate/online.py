@@ -9,7 +9,7 @@ from typing import Any, Final
 from opentelemetry.trace import SpanContext
 
 from lstm_trace.background import Background
-from lstm_trace.evaluate.recording import Material, record_run
+from lstm_trace.evaluate.recording import KEYS, Material, record_run
 from lstm_trace.evaluate.registry import evaluator_named
 from lstm_trace.evaluate.result import EvaluationResult, Evaluator
 from lstm_trace.facts import TraceRef
@@ -19,11 +19,6 @@ Arguments = tuple[Any, ...]
 ReadMaterial = Callable[[Arguments, dict[str, Any], Any], Mapping[str, Any]]
 
 _FIELDS: Final = ("response", "expected_response", "context", "query")
-_KEYS: Final = {
-    "response": ("response", "answer", "output", "messages"),
-    "context": ("context", "documents"),
-    "query": ("query", "question", "input"),
-}
 
 background: Final = Background("evaluate", workers=2, capacity=256)
 """Where online evaluations run: ``dropped`` counts those that found the queue full, ``drain()`` waits for the rest."""
@@ -132,13 +127,13 @@ def material_of(args: Arguments, kwargs: dict[str, Any], result: Any) -> dict[st
     """
     asked: Any = args[0] if args else next(iter(kwargs.values()), None)
     answered = isinstance(result, Mapping)
-    response = _first(_KEYS["response"], result) if answered else result
+    response = _first(KEYS["response"], result) if answered else result
     if isinstance(response, list) and response:
         response = response[-1]
-    query = _first(_KEYS["query"], result, asked)
+    query = _first(KEYS["query"], result, asked)
     if query is None and not isinstance(asked, Mapping):
         query = asked
-    found = {"response": response, "context": _first(_KEYS["context"], result, asked), "query": query}
+    found = {"response": response, "context": _first(KEYS["context"], result, asked), "query": query}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry import context
 
@@ -12,6 +12,13 @@ from lstm_trace import conventions as c
 from lstm_trace.evaluate.result import EvaluationResult, Evaluator, answers_errors, stated
 from lstm_trace.facts import Evaluation, TraceRef
 from lstm_trace.recorder import Recorder, default_recorder
+
+KEYS: Final = {
+    "response": ("response", "answer", "output", "messages"),
+    "context": ("context", "documents"),
+    "query": ("query", "question", "input"),
+}
+"""Where a mapping that a chain takes or gives holds what evaluators are given: the first key that is there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from lstm_trace import conventions as c
 from lstm_trace.evaluate.gold import GoldLine
-from lstm_trace.evaluate.recording import Material
+from lstm_trace.evaluate.recording import KEYS, Material
 from lstm_trace.evaluate.result import Subject
 from lstm_trace.facts import TraceRef
 
@@ -108,17 +108,21 @@ def _stored_trace(trace_id: str, spans: Sequence[tuple[Row, Mapping[str, str]]])
     return StoredTrace(
         trace_id,
         root["span_id"],
-        next((row["release"] for row, _ in spans if row["release"]), None),
+        _first(row["release"] for row, _ in spans),
         tuple(
             Call(row["span_id"], row["component"], row["label"], row["cohort"], row["confidence"]) for row, _ in spans if row["component"]
         ),
         tuple(branch for _, branch in branches),
         retrievals[-1][0]["span_id"] if retrievals else None,
         _documents([said for _, said in retrievals]),
-        next((text for _, said in reversed(retrievals) if (text := said.get(c.OI_INPUT))), None),
-        said.get(c.OI_INPUT) or next((text for said in models if (text := _message(said, _ASKED, "user"))), None),
-        said.get(c.OI_OUTPUT) or next((text for said in reversed(models) if (text := _message(said, _ANSWERED, "assistant"))), None),
+        _first(each.get(c.OI_INPUT) for _, each in reversed(retrievals)),
+        _said(said.get(c.OI_INPUT), KEYS["query"]) or _first(_message(each, _ASKED, "user") for each in models),
+        _said(said.get(c.OI_OUTPUT), KEYS["response"]) or _first(_message(each, _ANSWERED, "assistant") for each in reversed(models)),
     )
+
+
+def _first(texts: Iterable[str | None]) -> str | None:
+    return next((text for text in texts if text), None)
 
 
 def _documents(retrievals: Sequence[Mapping[str, str]]) -> tuple[str, ...] | None:
@@ -138,6 +142,26 @@ def _message(said: Mapping[str, str], names: tuple[str, str], role: str) -> str 
         return "\n".join(part["content"] for part in mine[-1]["parts"] if part.get("type") == "text") or None
     except (ValueError, LookupError, TypeError, AttributeError):
         return value
+
+
+def _said(value: str | None, keys: Sequence[str]) -> str | None:
+    """Read what a chain was asked or answered: a message's text, what stands under the first of ``keys``, or the value itself."""
+    try:
+        return _text(json.loads(value or "null"), keys) or value
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # no JSON, or of a form that is not ours
+        return value
+
+
+def _text(found: Any, keys: Sequence[str]) -> str | None:
+    if isinstance(found, str):
+        return found
+    if isinstance(found, list):
+        return _text(found[-1], keys) if found and isinstance(found[-1], dict) and "role" in found[-1] else None
+    if not isinstance(found, dict):
+        return None
+    if "parts" in found:
+        return "\n".join(part["content"] for part in found["parts"] if part.get("type") == "text") or None
+    return next((text for key in keys if (text := _text(found.get(key), keys))), None)
 
 
 _ASKED: Final = (c.GEN_AI_INPUT_MESSAGES, c.OI_INPUT)

@@ -46,7 +46,7 @@ def test_every_gold_key_is_on_the_page() -> None:
     tabled = {
         key for row in re.findall(r"^\| (`[^|]+) \|", table[: table.index("\n\n")], re.MULTILINE) for key in re.findall(r"`(\w+)`", row)
     }
-    assert tabled == {field.name for field in fields(GoldLine)} - {"trace_id", "stratum"}
+    assert tabled == {field.name for field in fields(GoldLine)} - {"trace_id"}
 
 
 def test_our_evaluators_are_those_of_the_entry_point_group() -> None:

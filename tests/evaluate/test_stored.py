@@ -62,6 +62,27 @@ def test_texts_are_read_from_what_langchain_left(tmp_path: Path) -> None:
     assert trace.answer == "Two years."
 
 
+@pytest.mark.parametrize(
+    ("output", "answer"),
+    [
+        ("Two years.", "Two years."),
+        ("42", "42"),
+        ('["a", "b"]', '["a", "b"]'),
+        ('{"role": "assistant", "parts": [{"type": "text", "content": "Two years."}]}', "Two years."),
+        ('{"answer": "Two years.", "documents": ["The warranty is two years."]}', "Two years."),
+        ('{"messages": [{"role": "assistant", "parts": [{"type": "text", "content": "Two years."}]}]}', "Two years."),
+        ('{"parts": [{"type": "text"}]}', '{"parts": [{"type": "text"}]}'),
+        ('{"amount": 12}', '{"amount": 12}'),
+        ("[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_of_what_a_chain_gave_back_the_answer_is_judged(output: str, answer: str) -> None:
+    row = dict.fromkeys(COLUMNS) | {"trace_id": f"{1:032x}", "span_id": f"{1:016x}", "start_ns": 0, "span_kind": "CHAIN"}
+    asked = '{"question": "How long?", "documents": []}'
+    (trace,) = stored_traces([row | {"attributes": [("input.value", asked), ("output.value", output)]}])
+    assert (trace.query, trace.answer) == ("How long?", answer)
+
+
 def test_judges_read_them(tmp_path: Path) -> None:
     ref = answer_into(tmp_path, content=True)
     judge = ScriptedChatModel(script=[verdict(1.0), verdict(0.9)])
