@@ -179,7 +179,8 @@ def prepare(mode: str, sampling: str) -> dict[str, Callable[[], Any]]:
         os.environ["TRACELOOP_TRACE_CONTENT"] = "false"
         os.environ["OPENINFERENCE_HIDE_INPUTS"] = os.environ["OPENINFERENCE_HIDE_OUTPUTS"] = "true"
         module = importlib.import_module(PEERS[mode])
-        module.LangChainInstrumentor().instrument(tracer_provider=provider(sampling), skip_dep_check=True)
+        instrumentor = getattr(module, "LangChainInstrumentor", None) or module.LangchainInstrumentor
+        instrumentor().instrument(tracer_provider=provider(sampling), skip_dep_check=True)
 
     def bound(invoke: Callable[[Any], Any]) -> Callable[[], Any]:
         return lambda: invoke(None if given is None else {"callbacks": [given]})

@@ -261,7 +261,8 @@ def retrying_async(original: Any) -> Any:
 
 def _begin_attempts() -> Run | None:
     """Let the current run count attempts, unless it does so already: of middlewares inside each other the outermost counts."""
-    run: Any = ambient.get().get(RUN_KEY)
+    here: Any = ambient.get().get(RUN_KEY)
+    run: Run | None = here
     if run is None or run.tries is not None:
         return None
     run.tries, run.attempts = Scope(tries=True), 0
