@@ -327,6 +327,20 @@ def test_layers_of_undecorated_models(traced: Traced) -> None:
     assert not any(name.startswith("lstm.prediction") for name in facts)
 
 
+def test_layers_inside_a_session_are_its_own_affair(traced: Traced) -> None:
+    instrumentor = LSTMInstrumentor(auto=True)
+    instrumentor.instrument(tracer_provider=traced.provider)
+    model = trace_lstm(Keeps(), name="vad")
+    with traced_session(model, "call-7"):
+        for _ in range(5):
+            model(torch.zeros(1, 2, 4))
+        with pytest.raises(RuntimeError):
+            model(torch.zeros(1, 2, 5))
+        nn.GRU(4, 8)(torch.zeros(2, 4))  # somebody else's
+    instrumentor.uninstrument()
+    assert [span.name for span in traced.spans] == ["lstm GRU", "lstm vad"]
+
+
 def test_auto_from_the_environment(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSTM_TRACE_AUTO", "1")
     instrumentor = LSTMInstrumentor()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from lstm_trace.instrument.lstm import dynamo, watch
+from lstm_trace.instrument.lstm import dynamo, session, watch
 from lstm_trace.instrument.lstm.component import Traced
 from lstm_trace.instrument.lstm.options import Options
 from lstm_trace.instrument.lstm.tree import kind_of
@@ -37,6 +37,8 @@ def _call(layer: Any, watched: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def _begin(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if session.is_inside():
+        return None
     kind = kind_of(layer) or type(layer).__name__
     traced = _traced.get(kind)
     if traced is None:

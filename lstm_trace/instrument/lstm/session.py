@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from time import perf_counter_ns
@@ -14,6 +15,7 @@ from lstm_trace import attributes as to
 from lstm_trace import conventions as c
 from lstm_trace.facts import Prediction
 from lstm_trace.guard import shield
+from lstm_trace.instrument.lstm import watch
 from lstm_trace.recorder import Event, OpenSpan, default_recorder
 from lstm_trace.recorder.calls import Single, as_prediction
 from lstm_trace.upstream import with_facts
@@ -170,23 +172,37 @@ class traced_session:
         recorder.finish_stream(opened, self.traced.described(self._known), last, facts, error)
 
 
+_inside: ContextVar[bool] = ContextVar("lstm_trace_session_call", default=False)
+
+
+def is_inside() -> bool:
+    """Tell whether a session's component runs here: its recurrent layers are its own affair."""
+    return _inside.get()
+
+
 class SessionCall:
     """One call inside a session: no span of its own; what starts inside it hangs below the session's span."""
 
-    __slots__ = ("_began", "_session")
+    __slots__ = ("_began", "_session", "_token")
 
     def __init__(self, session: traced_session) -> None:
         self._session = session
+        self._token = _inside.set(True) if watch.auto is not None else None
         self._began = perf_counter_ns()
 
     def done(self, output: Any) -> None:
         """Read what the call returned."""
         elapsed = perf_counter_ns() - self._began
+        self.leave()
         with shield:
             self._session.note(output, elapsed)
 
     def leave(self) -> None:
-        """Take part in what a call can do: there is nothing to leave."""
+        """Let recurrent layers that run from here on be seen again."""
+        token, self._token = self._token, None
+        if token is not None:
+            with contextlib.suppress(ValueError):  # a coroutine that its caller resumed in another context
+                _inside.reset(token)
 
     def compiled(self, output: Any) -> None:
         """Read what a call inside a compiled region returned."""
@@ -194,6 +210,7 @@ class SessionCall:
 
     def failed(self, error: BaseException) -> None:
         """Count a call that raised; whether the session failed is known at its end."""
+        self.leave()
         self._session.calls += 1
 
 
@@ -207,4 +224,4 @@ def note_reset(traced: Traced, module: Any) -> None:
         default_recorder().meters.count_reset(traced.name)
 
 
-__all__ = ["Decision", "SessionCall", "current", "label_flips", "note_reset", "traced_session"]
+__all__ = ["Decision", "SessionCall", "current", "is_inside", "label_flips", "note_reset", "traced_session"]
