@@ -152,18 +152,20 @@ class LiveSpans:
         """Note a recording span that nobody can have noted yet, below an open span that the caller has found."""
         if len(self._nodes) >= self._limit:
             self._evict()
-        self._nodes[node.span_context.span_id] = node
+        trace_id, span_id, _, _, _, _ = node.span_context  # its properties are calls
+        self._nodes[span_id] = node
         if node.parent is None:
-            self._roots.setdefault(node.span_context.trace_id, node)
+            self._roots.setdefault(trace_id, node)
 
     def leave(self, span_context: SpanContext) -> None:
         """Note that a span ended."""
-        node = self._nodes.pop(span_context.span_id, None)
+        trace_id, span_id, _, _, _, _ = span_context  # its properties are calls
+        node = self._nodes.pop(span_id, None)
         if node is None:
             return  # the recorder and the processor both say it
         above, settled = node.parent, node.settled
-        if self._roots.get(span_context.trace_id) is node:
-            del self._roots[span_context.trace_id]
+        if self._roots.get(trace_id) is node:
+            del self._roots[trace_id]
         if settled is not None and above is not None and (above.settled is None or above.settled.order < settled.order):
             above.settled = settled
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from opentelemetry.trace import SpanContext
+from opentelemetry.trace import SpanContext, TraceFlags
 
 _PARENT_BASED = re.compile(
     r"^ParentBased\{root:(?P<root>.*),remoteParentSampled:AlwaysOnSampler,remoteParentNotSampled:AlwaysOffSampler,"
@@ -40,9 +40,10 @@ class Forecast:
 
     def records(self, parent: SpanContext) -> bool | None:
         """Tell whether a span below ``parent`` will record; None: start it and see."""
-        if not parent.is_valid:
+        _, _, _, flags, _, is_valid = parent  # its properties are calls
+        if not is_valid:
             return self.root
-        return parent.trace_flags.sampled if self.follows else self.child
+        return bool(flags & TraceFlags.SAMPLED) if self.follows else self.child
 
 
 def forecast_of(provider: Any) -> Forecast:

@@ -158,7 +158,8 @@ class Spans(Sources):
             parent, below, forecast, run.outermost = INVALID_SPAN_CONTEXT, None, source.forecast.root, True
         else:
             parent = above.get_span_context()
-            below, forecast, run.outermost = live.node(parent.span_id), source.forecast.records(parent), parent.is_remote
+            _, span_id, run.outermost, _, _, _ = parent  # its properties are calls
+            below, forecast = live.node(span_id), source.forecast.records(parent)
         if forecast is False or not source.records:
             return False
         seen = upstream.visible(below, group) if below is not None else None

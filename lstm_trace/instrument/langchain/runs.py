@@ -164,17 +164,17 @@ class Scope:
     runs may start, each of which tries one thing after another below itself; the scope is never taken.
     """
 
-    __slots__ = ("adopt", "agent", "graph", "reported", "run", "taken", "thread", "tries")
+    # Defaults on the class: a graph makes one at every node.
+    thread: str | None = None
+    run: Run | None = None
+    taken = False
+    reported = False
 
     def __init__(self, *, graph: bool = False, agent: bool = False, adopt: Run | None = None, tries: bool = False) -> None:
         self.tries = tries
         self.graph = graph
         self.agent = agent
         self.adopt = adopt
-        self.thread: str | None = None
-        self.run: Run | None = None
-        self.taken = False
-        self.reported = False
 
     @classmethod
     def around(cls, run: Run, *, reported: bool = False) -> Scope:
