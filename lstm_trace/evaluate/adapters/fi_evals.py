@@ -11,6 +11,17 @@ from lstm_trace.facts import Annotator
 
 _KEYS: Final = {"response": "output", "expected_response": "expected_output", "context": "context", "query": "input"}
 
+# How its metrics begin the reason of a 0.0 that nobody judged: metrics/base_metric.py, metrics/base_llm_metric.py, local/.
+_BROKEN: Final = (
+    "Input validation failed",
+    "LLM provider failed",
+    "Failed to parse or validate LLM response",
+    "Evaluation failed:",
+    "Local LLM error",
+    "Cloud evaluation error",
+    "Error: ",
+)
+
 
 class FiEvals:
     """Run the evaluation ``eval_name`` of fi.evals; ``options`` go to ``fi.evals.evaluate`` (model, engine, prompt, config, keys …).
@@ -55,8 +66,8 @@ class FiEvals:
 def from_fi(result: Any) -> EvaluationResult:
     """Map a result of ``fi.evals.evaluate`` or ``fi.evals.Evaluator.evaluate``. Raises NoVerdict for one that failed or has no score.
 
-    A dead endpoint comes back as ``status="completed", score=None``, and a judge that failed under ``augment=True`` as the heuristic's
-    score with ``augment_error`` beside it: neither is a verdict.
+    A dead endpoint comes back as ``status="completed", score=None``, a judge that failed under ``augment=True`` as the heuristic's score
+    with ``augment_error`` beside it, and input that a metric cannot read or a model that fails as 0.0 with a sentence: none is a verdict.
     """
     batch: Any = getattr(result, "eval_results", None)
     if batch is not None:
@@ -70,7 +81,10 @@ def from_fi(result: Any) -> EvaluationResult:
     if metadata.get("augment_error"):
         raise NoVerdict(f"fi.evals: its judge failed: {metadata['augment_error']}")
     score: Any = getattr(result, "output", None) if not hasattr(result, "score") else result.score
-    return verdict(score, getattr(result, "passed", None), getattr(result, "reason", None))
+    reason: Any = getattr(result, "reason", None)
+    if not score and str(reason).startswith(_BROKEN):
+        raise NoVerdict(f"fi.evals: {reason}")
+    return verdict(score, getattr(result, "passed", None), reason)
 
 
 def _evaluate() -> Callable[..., Any]:

@@ -45,6 +45,8 @@ def test_anything_else_is_none(score: Any) -> None:
         SimpleNamespace(score=None, passed=None, status="completed", reason="Connection refused"),
         SimpleNamespace(score=None, passed=None, status="failed", error="not found"),
         SimpleNamespace(score=0.3, passed=False, status="completed", reason="", metadata={"augment_error": "no key"}),
+        SimpleNamespace(score=0.0, passed=False, status="completed", reason="Input validation failed: 1 validation error for RAGInput"),
+        SimpleNamespace(score=0.0, passed=False, status="completed", reason="LLM provider failed: no key"),
     ],
 )
 def test_an_outage_of_fi_evals_is_no_zero(outage: Any) -> None:

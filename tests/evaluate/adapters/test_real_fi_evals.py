@@ -33,6 +33,14 @@ def test_keywords_are_renamed(keyword: str, label: str) -> None:
     assert adapter.evaluate(response="to refund", expected_response=keyword).label == label
 
 
+def test_input_that_a_metric_cannot_read_is_an_error_although_fi_evals_gives_it_a_zero() -> None:
+    assert fi.evaluate("groundedness", output="a", context="a").score == 0.0  # it needs a query
+    result = FiEvals("groundedness").evaluate(response="a", context="a")
+    assert (result.status, result.error_type, result.score) == ("error", "NoVerdict", None)
+    assert "query" in (result.explanation or "")
+    assert FiEvals("groundedness").evaluate(response="two years", context=["two years"], query="how long").status == "ok"
+
+
 def test_a_metric_that_does_not_exist_is_an_error() -> None:
     result = FiEvals("exact_matching", engine="local").evaluate(response="a", expected_response="a")
     assert (result.status, result.score) == ("error", None)
