@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from lstm_trace.analyse.shapley import Floats
+
+SYMMETRIC: Final = 0.01
+"""Skewness below which a tail is a normal one."""
 
 
 def rise(
@@ -14,13 +19,15 @@ def rise(
 
     ``baseline`` and ``candidate`` are weights (strata, 2), index 1 of the last axis is wrong; ``*_n`` (strata,) are effective numbers
     of cases, equal to the plain numbers where every weight is one. Strata that one side does not have say nothing. 1.0 without any.
-    Source: Mantel and Haenszel (1959), with the variance of two binomials instead of the hypergeometric one.
+    Few wrong cases on the smaller side make the statistic skewed, and a normal tail far too thin (a canary of 300 calls alarms five
+    times too often): its tail is that of a gamma distribution with the same skewness, where that is the heavier one.
+    Source: Mantel and Haenszel (1959), with the variance of two binomials instead of the hypergeometric one; Pearson's type III.
 
     >>> before, after = np.array([[96.0, 4.0]]), np.array([[83.0, 17.0]])
     >>> round(rise(before, after, np.array([100.0]), np.array([100.0])), 5)
     0.00136
     """
-    from scipy.special import stdtr
+    from scipy.special import gammaincc, stdtr
 
     both = (baseline_n > 0) & (candidate_n > 0)
     if not both.any():
@@ -33,4 +40,11 @@ def rise(
     variance = (weight * pooled * (1.0 - pooled)).sum()
     if variance <= 0.0:
         return 1.0
-    return float(stdtr(freedom, -(weight * (after - before)).sum() / np.sqrt(inflation * variance)))
+    above = float((weight * (after - before)).sum() / np.sqrt(inflation * variance))
+    p_value = float(stdtr(freedom, -above))
+    third = (weight**3 * pooled * (1.0 - pooled) * (1.0 - 2.0 * pooled) * (n_after**-2.0 - n_before**-2.0)).sum()
+    skewness = float(np.sqrt(inflation) * third / variance**1.5)
+    if skewness < SYMMETRIC or above <= 0.0:
+        return p_value
+    shape = 4.0 / skewness**2
+    return max(p_value, float(gammaincc(shape, max(shape + above * np.sqrt(shape), 0.0))))
