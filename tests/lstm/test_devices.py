@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from lstm_trace import LSTMInstrumentor, trace_lstm
+from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import device
 from tests.lstm.models import Intent, Masked, Padded
 from tests.tracing import Traced
@@ -109,6 +110,24 @@ def test_what_is_open_is_bounded(seen: Traced, monkeypatch: pytest.MonkeyPatch) 
     assert len(seen.spans) == 10, "no span is lost"
     without = [span for span in seen.spans if "lstm.prediction.confidence" not in span.attributes]
     assert len(without) == device.dropped() - before > 0
+
+
+@pytest.mark.parametrize("what", ["wait", "copy"])
+def test_a_device_that_fails_costs_the_prediction_and_not_the_span(seen: Traced, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    def fails(*given: Any) -> None:
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(shield, "strict", False)
+    if what == "wait":
+        monkeypatch.setattr(device._PlainCopies, "wait", fails)
+    else:
+        monkeypatch.setattr(device, "_copy", fails)
+    before = shield.mistakes
+    trace_lstm(Padded(), name="it")(IDS)
+    assert device.flush(10)
+    (span,) = seen.spans
+    assert "lstm.prediction.confidence_min" not in span.attributes
+    assert shield.mistakes == before + 1
 
 
 def test_force_flush_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -267,6 +267,22 @@ def test_lists_of_floats(seen: Traced, output: Any, events: int) -> None:
     assert len(seen.spans[0].events) == events
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["sparse", "nested", "complex", "meta"])
+def test_tensors_that_cannot_be_read_have_a_span_without_a_prediction(seen: Traced, kind: str) -> None:
+    rows = torch.randn(2, 3)
+    output = {
+        "sparse": rows.to_sparse(),
+        "nested": torch.nested.nested_tensor([torch.randn(2), torch.randn(3)]),
+        "complex": rows.to(torch.complex64),
+        "meta": rows.to("meta"),
+    }[kind]
+    assert trace_lstm(lambda x: output, name="it")(torch.zeros(2, 5, 2)) is output
+    (span,) = seen.spans
+    assert span.attributes["lstm.sequence.length"] == 5
+    assert not any(name.startswith("lstm.prediction") for name in span.attributes)
+
+
 def test_whole_numbers_are_no_logits(seen: Traced, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "lstm_trace"):
         model = trace_lstm(lambda x: torch.tensor([1, 2]), name="it")

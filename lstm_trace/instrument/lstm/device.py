@@ -170,7 +170,9 @@ class _At(NamedTuple):
 
 def defer(call: Call, output: Any) -> bool:
     """Hand a call over to the finisher; False where its output is not on an accelerator."""
-    found = _tensor(call, output)
+    found = None
+    with shield:  # what cannot be read here leaves the span to be written without it
+        found = _tensor(call, output)
     if found is None or not (on_cpu_too or not found.is_cpu) or found.is_meta:
         return False
     if found.is_cuda and is_capturing():
@@ -188,7 +190,13 @@ def defer(call: Call, output: Any) -> bool:
     if _finisher.is_full():
         _finisher.drop(call)
         return True
-    _finisher.put(_Handed(call, _copy(given), said, reduced, args, kwargs))
+    try:
+        copies = _copy(given)
+    except Exception as error:  # noqa: BLE001  a device out of pinned memory costs the prediction, not the span
+        call.deferred(None, False, call.recorder.clock())
+        shield.caught(error)
+        return True
+    _finisher.put(_Handed(call, copies, said, reduced, args, kwargs))
     return True
 
 
@@ -267,9 +275,13 @@ class _Finisher:
 
     def _finish(self, handed: _Handed) -> None:
         call = handed.call
-        handed.copies.wait()
-        end = call.recorder.clock()
-        copies = handed.copies.tensors()
+        try:
+            handed.copies.wait()
+            end = call.recorder.clock()
+            copies = handed.copies.tensors()
+        except Exception:
+            call.deferred(None, False, call.recorder.clock())  # the device has failed: the span ends without its prediction
+            raise
         call.args = tuple(_filled(each, copies) for each in handed.args)
         call.kwargs = {name: _filled(each, copies) for name, each in handed.kwargs.items()}
         call.deferred(_filled(handed.output, copies), handed.reduced, end)

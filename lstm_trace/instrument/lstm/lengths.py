@@ -37,16 +37,20 @@ def is_packed(value: Any) -> bool:
 
 def is_tensor(value: Any) -> bool:
     """Tell a tensor (or array) that has a shape and can be read."""
-    # a mapping that answers every attribute with something (addict, easydict) has no number of axes
-    return isinstance(getattr(value, "ndim", None), int) and hasattr(value, "shape") and hasattr(value, "tolist")
+    # A mapping that answers every attribute with something (addict, easydict) has no number of axes; a nested tensor has no shape to ask.
+    if not isinstance(getattr(value, "ndim", None), int) or getattr(value, "is_nested", False):
+        return False
+    return hasattr(value, "shape") and hasattr(value, "tolist")
 
 
 def has_values(value: Any) -> bool:
-    """Tell whether the numbers of a tensor can be read: not on the meta device, of a fake tensor, or inside ``torch.func`` transforms."""
+    """Tell whether the numbers of a tensor can be read: not on the meta device, of a fake or a sparse tensor, or inside ``torch.func``."""
     if getattr(value, "is_meta", False) or type(value).__name__ == "FakeTensor":
         return False
     torch: Any = sys.modules.get("torch")
-    return torch is None or not isinstance(value, torch.Tensor) or not torch._C._functorch.is_functorch_wrapped_tensor(value)
+    if torch is None or not isinstance(value, torch.Tensor):
+        return True
+    return value.layout is torch.strided and not torch._C._functorch.is_functorch_wrapped_tensor(value)
 
 
 def from_packed(packed: Any) -> list[int]:
