@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from lstm_trace.evaluate.adapters.mapping import NoVerdict, verdict
 from lstm_trace.evaluate.judge import as_text
 from lstm_trace.evaluate.result import EvaluationResult, Subject, answers_errors
 from lstm_trace.facts import Annotator
+
+_LABELS: Final = {"Y": "pass", "N": "fail", "CORRECT": "pass", "INCORRECT": "fail"}
 
 
 class LangChainEvaluator:
@@ -16,7 +18,7 @@ class LangChainEvaluator:
 
     The first are those of ``langchain_classic.evaluation`` (``load_evaluator("string_distance")`` …), the second those of openevals and
     LangSmith. ``passes`` turns a score into pass or fail; without it the evaluator's own ``value`` (Y/N, a category) is the label, and a
-    bare number has none. Polarity and range are the evaluator's own. Tried with langchain-classic 1.0 and openevals 0.2.
+    bare number has none: readers take it to pass from 0.5 on, so a distance or a score of 1 to 10 needs ``passes``. Polarity and range are the evaluator's own. Tried with langchain-classic 1.0 and openevals 0.2.
 
     >>> def same_length(*, outputs, reference_outputs, **_):
     ...     return {"key": "same_length", "score": len(outputs) == len(reference_outputs)}
@@ -36,8 +38,11 @@ class LangChainEvaluator:
         passes: Callable[[float], bool] | None = None,
     ) -> None:
         self._strings = callable(getattr(evaluator, "evaluate_strings", None))
-        if not self._strings and not callable(evaluator):
-            raise TypeError(f"LangChainEvaluator({evaluator!r}): accepted are an object with evaluate_strings() and a callable")
+        # Those that compare two answers or read an agent's steps are callable too, as chains; nothing here could feed them.
+        other = any(hasattr(evaluator, name) for name in ("evaluate_string_pairs", "evaluate_agent_trajectory"))
+        if not self._strings and (other or not callable(evaluator)):
+            shown = type(evaluator).__name__
+            raise TypeError(f"LangChainEvaluator({shown}): accepted are an object with evaluate_strings() and a callable")
         self._evaluator: Any = evaluator
         own = getattr(evaluator, "evaluation_name", None) or getattr(evaluator, "__name__", None) or type(evaluator).__name__
         self.name = name or str(own)
@@ -69,5 +74,5 @@ class LangChainEvaluator:
         found = verdict(score if score is not None else value, None, reason)
         if self._passes is not None and found.score is not None:
             return verdict(found.score, self._passes(found.score), reason)
-        label = {"Y": "pass", "N": "fail"}.get(value, value) if isinstance(value, str) and found.label is None else found.label
+        label = _LABELS.get(value, value) if isinstance(value, str) and found.label is None else found.label
         return EvaluationResult(found.score, label, found.explanation)

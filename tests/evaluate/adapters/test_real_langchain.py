@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from langchain_core.language_models import FakeListChatModel
 
 from lstm_trace.evaluate.adapters.langchain import LangChainEvaluator
 from tests.evaluate.scripted import ScriptedEmbeddings
@@ -33,3 +34,17 @@ def test_json_equality() -> None:
 def test_what_it_needs_and_does_not_get_is_an_error() -> None:
     result = LangChainEvaluator(classic.load_evaluator("exact_match")).evaluate(response="refund")
     assert (result.status, result.score) == ("error", None)
+
+
+@pytest.mark.parametrize(("said", "score", "label"), [("GRADE: CORRECT", 1.0, "pass"), ("GRADE: INCORRECT", 0.0, "fail")])
+def test_a_judged_question(said: str, score: float, label: str) -> None:
+    adapter = LangChainEvaluator(classic.load_evaluator("qa", llm=FakeListChatModel(responses=[said])))
+    result = adapter.evaluate(query="How long?", response="Two years.", expected_response="Two years.")
+    assert (result.score, result.label) == (score, label)
+
+
+@pytest.mark.parametrize("kind", ["pairwise_string", "trajectory"])
+def test_what_compares_answers_or_reads_steps_is_refused_when_it_is_given(kind: str) -> None:
+    evaluator = classic.load_evaluator(kind, llm=FakeListChatModel(responses=["[[A]]"]))
+    with pytest.raises(TypeError, match=r"accepted are an object with evaluate_strings\(\) and a callable"):
+        LangChainEvaluator(evaluator)
