@@ -44,9 +44,8 @@ EVERYTHING: Final = View()
 
 def working(store: Store, *columns: str) -> Any:
     """These columns of the spans of the application's own work: neither the evaluators' spans nor what ran for them."""
-    spans = (store.spans if store.marked is None else store.marked).select(
-        *dict.fromkeys((*columns, "span_kind", "target_trace_id", "judge"))
-    )
+    needed = dict.fromkeys((*columns, "span_kind", "target_trace_id", "judge"))
+    spans = store.only(*needed) if store.marked is None else store.marked.select(*needed)
     return spans.filter(own_work(spans))
 
 
@@ -64,10 +63,10 @@ def traces(store: Store, view: View = EVERYTHING, facts: Iterable[str] = CARRIED
     import ibis
 
     needed = _with_place(facts)
-    own = _own(store, view)
+    own = _own(store, view, needed)
     known = store.marked is not None and view.component is None
     led = own.filter(own[LEADS_TRACE] if known else is_first(own)).select(*needed)
-    return _within(led if view.component else ibis.union(led, _elsewhere(store, view).select(*needed)), view)
+    return _within(led if view.component else ibis.union(led, _elsewhere(store, view, needed)), view)
 
 
 def units(store: Store, view: View = EVERYTHING, facts: Iterable[str] = CARRIED) -> Any:
@@ -75,66 +74,81 @@ def units(store: Store, view: View = EVERYTHING, facts: Iterable[str] = CARRIED)
     import ibis
 
     needed = _with_place(facts)
-    own = _own(store, view).select(*needed)
-    return _within(own if view.component else ibis.union(own, _elsewhere(store, view).select(*needed)), view)
+    own = _own(store, view, needed).select(*needed)
+    return _within(own if view.component else ibis.union(own, _elsewhere(store, view, needed)), view)
 
 
 def _with_place(facts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("trace_id", "span_id", "start_ns", *facts)))
 
 
-def _own(store: Store, view: View) -> Any:
-    def make() -> Any:
-        columns = (*CARRIED, JUDGED, LEADS_TRACE) if store.marked is not None else CARRIED
-        spans = working(store, *columns)
-        found = spans.filter(spans.component.notnull() if view.component is None else spans.component == view.component)
-        return found.select(*columns).mutate(cohort=cohort_of(found.length, found.cohort, view.edges))
+def _own(store: Store, view: View, needed: Iterable[str] = CARRIED) -> Any:
+    """The component calls: with ``needed`` at least, and with the marks of a converted store."""
 
+    def make(columns: Iterable[str] = CARRIED) -> Any:
+        marks = () if store.marked is None else (JUDGED, LEADS_TRACE)
+        spans = working(store, *columns, *marks, "component", "length", "cohort")
+        found = spans.filter(spans.component.notnull() if view.component is None else spans.component == view.component)
+        found = found.mutate(cohort=cohort_of(found.length, found.cohort, view.edges)) if "cohort" in columns else found
+        return found.select(*columns, *marks)
+
+    if not _holds(store):
+        return make(_with_place(needed))
     # A view: reading the few columns that an analysis asks for costs less than writing all of them down.
     return _kept(store, "calls", View(view.edges, component=view.component), make, form="view")
 
 
-def _elsewhere(store: Store, view: View) -> Any:
+def _elsewhere(store: Store, view: View, needed: Iterable[str] = CARRIED) -> Any:
+    """One row a trace without a call, as if it were one: with ``needed`` only."""
     import ibis
 
     every = View(view.edges)
 
-    def make() -> Any:
-        columns = ("trace_id", "span_id", "start_ns", "release", "session_id", "service", *_TOLD)
+    def make(columns: Iterable[str] = CARRIED) -> Any:
+        place = ("trace_id", "span_id", "start_ns", "release", "session_id", "service")
         if store.marked is None:
-            rest = working(store, *columns).anti_join(_own(store, every).select("trace_id"), "trace_id")
+            rest = working(store, *place, *_TOLD).anti_join(_own(store, every, ("trace_id",)).select("trace_id"), "trace_id")
         else:
-            spans = working(store, *columns, WITHOUT_CALL)
+            spans = working(store, *place, *_TOLD, WITHOUT_CALL)
             rest = spans.filter(spans[WITHOUT_CALL])
         told = rest.upstream_component.notnull()
-        made = rest.group_by("trace_id").aggregate(
-            span_id=rest.span_id.argmin(rest.start_ns),
-            start_ns=rest.start_ns.min(),
-            release=rest.release.min(),
-            session_id=rest.session_id.min(),
-            service=rest.service.min(),
-            component=rest.upstream_component.min(),
-            length=rest.upstream_length.argmin(rest.start_ns, where=told),
-            cohort=rest.upstream_cohort.argmin(rest.start_ns, where=told),
-            label=rest.upstream_label.argmin(rest.start_ns, where=told),
-            confidence=rest.upstream_confidence.argmin(rest.start_ns, where=told),
-        )
+        found = {
+            "span_id": rest.span_id.argmin(rest.start_ns),
+            "start_ns": rest.start_ns.min(),
+            "release": rest.release.min(),
+            "session_id": rest.session_id.min(),
+            "service": rest.service.min(),
+            "component": rest.upstream_component.min(),
+            "length": rest.upstream_length.argmin(rest.start_ns, where=told),
+            "cohort": rest.upstream_cohort.argmin(rest.start_ns, where=told),
+            "label": rest.upstream_label.argmin(rest.start_ns, where=told),
+            "confidence": rest.upstream_confidence.argmin(rest.start_ns, where=told),
+        }
+        wanted = {*columns, "length"} if "cohort" in columns else {*columns}
+        made = rest.group_by("trace_id").aggregate(**{name: value for name, value in found.items() if name in wanted})
         types = store.spans.schema()
-        absent = {name: ibis.null(types[name]) for name in CARRIED if name not in made.columns}
-        return made.mutate(cohort=cohort_of(made.length, made.cohort, view.edges), **absent).select(*CARRIED)
+        told_of = {name: ibis.null(types[name]) for name in columns if name not in made.columns}
+        if "cohort" in columns:
+            told_of["cohort"] = cohort_of(made.length, made.cohort, view.edges)
+        return made.mutate(**told_of).select(*columns)
 
-    return _kept(store, "elsewhere", every, make)
+    return _kept(store, "elsewhere", every, make).select(*needed) if _holds(store) else make(tuple(needed))
+
+
+def _holds(store: Store) -> bool:
+    """Whether tables and views can be held beside the store: a ClickHouse account that may only read cannot hold one."""
+    return getattr(store.connection, "name", None) == "duckdb"
 
 
 def _kept(store: Store, name: str, view: View, make: Callable[[], Any], form: Literal["table", "view"] = "table") -> Any:
-    """Hold an intermediate table in DuckDB, so that it is computed once an open store, or a view of it, so that it is compiled once.
+    """Hold an intermediate table, so that it is computed once an open store, or a view of it, so that it is compiled once.
 
-    Elsewhere it stays an expression: a ClickHouse account that may only read cannot hold one.
+    Elsewhere than in DuckDB it stays an expression.
     """
 
     def hold() -> Any:
         made = make()
-        if getattr(store.connection, "name", None) != "duckdb":
+        if not _holds(store):
             return made
         held = f"lstm_trace_{name}_{len(_KEPT[store])}"
         # Not create_table(), which compiles twice and writes the rows twice.
@@ -188,7 +202,7 @@ def _judgements(store: Store, view: View, asked: Iterable[str]) -> Any:
     )  # fmt: skip
     # Release, cohort and confidence are copied onto evaluations.
     facts = [name for name in dict.fromkeys(("release", "cohort", "confidence", *asked)) if name not in ("trace_id", "span_id")]
-    own = _within(_own(store, view), view)
+    own = _within(_own(store, view, facts), view)
     judged_calls = own if store.marked is None else own.filter(own[JUDGED])
     direct = judged_calls.select(call_trace="trace_id", call_span="span_id", **{f"call_{name}": name for name in facts})
     whole = traces(store, view, facts).select(first_trace="trace_id", **{f"first_{name}": name for name in facts})

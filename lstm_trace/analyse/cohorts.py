@@ -128,7 +128,8 @@ def _size(store: Store) -> tuple[int, int]:
     if store.counted is not None:
         return store.counted
     work = cases.working(store, "trace_id")
-    whole = store.spans.aggregate(spans=store.spans.count()).cross_join(work.aggregate(traces=work.trace_id.nunique()))
+    ids = store.only("span_id")
+    whole = ids.aggregate(spans=ids.count()).cross_join(work.aggregate(traces=work.trace_id.nunique()))
     (row,) = fetched(whole)
     return int(row["spans"]), int(row["traces"])
 

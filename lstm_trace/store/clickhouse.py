@@ -6,12 +6,13 @@ Source: exporter/clickhouseexporter of opentelemetry-collector-contrib, its defa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lstm_trace.errors import BadInput
 from lstm_trace.store.canonical import promoted
-from lstm_trace.store.evaluations import evaluations_of
+from lstm_trace.store.evaluations import NEEDED, evaluations_of
 from lstm_trace.store.opened import Store
 
 _TABLE: Final = "otel_traces"
@@ -60,11 +61,16 @@ def open_clickhouse(address: str, shown: str) -> Store:
             skipped["duplicate"] = spans_here - skipped["malformed"] - distinct
         if skipped["duplicate"]:
             rows = _each_once(rows)
-        spans = promoted(_renamed(rows))
+        named = _renamed(rows)
     except BaseException:
         connection.disconnect()
         raise
-    return Store(shown, spans, skipped, connection, connection.disconnect, evaluations_of(spans))
+
+    def narrow(columns: Iterable[str]) -> Any:
+        return promoted(named, columns)
+
+    evaluations = evaluations_of(narrow(NEEDED))
+    return Store(shown, promoted(named), skipped, connection, connection.disconnect, evaluations, narrow=narrow)
 
 
 def _connected(parts: Any, options: dict[str, str], shown: str) -> Any:

@@ -15,6 +15,14 @@ _COPIES: Final = ("release", "cohort", "confidence", "session_id", "trace_id", "
 _NUMBER: Final = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
+NEEDED: Final = (
+    "trace_id", "span_id", "start_ns", "end_ns", "release", "session_id", "cohort", "confidence", "evaluation_name", "evaluation_score",
+    "evaluation_label", "evaluation_status", "evaluation_identifier", "evaluation_version", "evaluation_annotator",
+    "evaluation_explanation", "error_type", "target_trace_id", "target_span_id", "events",
+)  # fmt: skip
+"""The columns of the spans table that evaluations are made of."""
+
+
 def evaluations_of(spans: Any, *, events: bool = True) -> Any:
     """The evaluations table (``schema.EVALUATION_COLUMNS``) as an expression over the canonical spans table.
 

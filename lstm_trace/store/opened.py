@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
@@ -39,6 +39,12 @@ class Store:
     """``spans`` with the marks of a converted file (``marks.MARKS``); None where nobody worked them out."""
     counted: tuple[int, int] | None = None
     """How many spans, and traces that hold more than evaluations, where that is known without counting."""
+
+    narrow: Callable[[Iterable[str]], Any] | None = None
+
+    def only(self, *columns: str) -> Any:
+        """``spans`` with these columns. Where every column is an expression over the table's maps, no other is written into a query."""
+        return self.spans.select(*columns) if self.narrow is None else self.narrow(columns)
 
     @cached_property
     def evaluations(self) -> Any:
