@@ -17,8 +17,9 @@ class LangChainEvaluator:
     """Run a LangChain evaluator: an object with ``evaluate_strings``, or a callable of ``inputs``, ``outputs``, ``reference_outputs``.
 
     The first are those of ``langchain_classic.evaluation`` (``load_evaluator("string_distance")`` …), the second those of openevals and
-    LangSmith. ``passes`` turns a score into pass or fail; without it the evaluator's own ``value`` (Y/N, a category) is the label, and a
-    bare number has none: readers take it to pass from 0.5 on, so a distance or a score of 1 to 10 needs ``passes``. Polarity and range are the evaluator's own. Tried with langchain-classic 1.0 and openevals 0.2.
+    LangSmith. ``passes`` turns a score into pass or fail; without it the evaluator's own ``value`` (Y/N, CORRECT, a category) is the
+    label, and a bare number has none: readers take it to pass from 0.5 on, so a distance or a score of 1 to 10 needs ``passes``. Polarity
+    and range are the evaluator's own. Tried with langchain-classic 1.0 and openevals 0.2.
 
     >>> def same_length(*, outputs, reference_outputs, **_):
     ...     return {"key": "same_length", "score": len(outputs) == len(reference_outputs)}
