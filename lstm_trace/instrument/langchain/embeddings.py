@@ -12,6 +12,7 @@ import wrapt
 
 from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain.handler import handler
+from lstm_trace.instrument.langchain.patches import callable_of
 from lstm_trace.instrument.langchain.runs import RUN_KEY, Run
 from lstm_trace.recorder import ambient
 
@@ -74,7 +75,7 @@ class EmbeddingPatches:
                 original = vars(kind).get(name)
                 if not self._active or not inspect.isfunction(original) or getattr(original, "__isabstractmethod__", False):
                     continue
-                ours = _awrapped(original) if inspect.iscoroutinefunction(original) else _wrapped(original)
+                ours = (_awrapped if inspect.iscoroutinefunction(original) else _wrapped)(callable_of(original))
                 setattr(kind, name, ours)
                 self._originals.append((kind, name, original, ours))
 

@@ -70,7 +70,7 @@ class Handler:
 
     def silent(self) -> bool:
         """Tell whether nothing can record, whatever the context: no provider, or a sampler that drops everything."""
-        return (self._recorder or default_recorder()).never_records()
+        return self.silenced or (self._recorder or default_recorder()).never_records()
 
     # --- Start ---------------------------------------------------------------------------------------------------------------
 
