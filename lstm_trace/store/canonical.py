@@ -7,6 +7,7 @@ them to equal rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from lstm_trace import conventions as c
@@ -61,7 +62,19 @@ def _first(*values: Any) -> Any:
 
 
 def _text(held: Any, name: str) -> Any:
-    return held.get(name, "").nullif("")
+    return _element()(held, name).nullif("")
+
+
+@lru_cache(maxsize=1)
+def _element() -> Any:
+    """ClickHouse's ``map[key]``, ``""`` where there is no such key: ibis's ``get`` looks through the map twice."""
+    import ibis
+
+    def engine(held: Any, key: Any) -> Any:
+        raise NotImplementedError  # ClickHouse has it
+
+    signature = (("map<string, string>", "string"), "string")
+    return ibis.udf.scalar.builtin(engine, name="arrayElement", signature=signature)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def _read(text: Any, column: Column) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from glob import escape
 from pathlib import Path
 from typing import Any, Final
@@ -56,7 +56,7 @@ def convert(store: Store, target: str | os.PathLike[str]) -> int:
 
 
 @contextlib.contextmanager
-def _in_duckdb(store: Store) -> Iterator[Store]:
+def _in_duckdb(store: Store) -> Generator[Store, None, None]:
     """The store itself, or a copy of its spans on this machine: marks take joins for which a distant account may have no room."""
     if store.connection.name == "duckdb":
         yield store
