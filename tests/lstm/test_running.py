@@ -245,7 +245,7 @@ def test_functions_are_transformed_as_before(seen: Traced) -> None:
 
 @pytest.mark.parametrize("form", ["class", "instance"])
 def test_copies_are_traced_and_run_their_own_weights(seen: Traced, form: str) -> None:
-    model = Plain() if form == "class" else trace_lstm(Intent(), name="it")
+    model = trace_lstm(Plain)() if form == "class" else trace_lstm(Intent(), name="it")
     for other in (copy.deepcopy(model), copy.copy(model)):
         assert type(other) is type(model)
     other = copy.deepcopy(model)
@@ -255,9 +255,34 @@ def test_copies_are_traced_and_run_their_own_weights(seen: Traced, form: str) ->
     assert len(seen.spans) == 2
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("form", ["scripted", "jit.trace", "exported", "compiled", "quantised"])
+def test_artifacts_are_traced_and_so_are_their_copies(seen: Traced, form: str) -> None:
+    from torch.ao.quantization import quantize_dynamic
+
+    bare = Padded().eval()
+    make = {
+        "scripted": lambda: torch.jit.script(bare),
+        "jit.trace": lambda: torch.jit.trace(bare, IDS),
+        "exported": lambda: torch.export.export(bare, (IDS,)).module(),
+        "compiled": lambda: torch.compile(bare, backend="eager"),
+        "quantised": lambda: quantize_dynamic(bare, {nn.GRU, nn.Linear}),
+    }
+    given = make[form]()
+    expected, cls = given(IDS), type(given)
+    model = trace_lstm(given, name="it")
+    assert model is given
+    assert isinstance(model, cls)
+    for each in (model, copy.deepcopy(model), copy.copy(model)):
+        seen.memory.clear()
+        assert torch.equal(each(IDS), expected)
+        assert names(seen) == ["lstm it"]
+    torch._dynamo.reset()
+
+
 @pytest.mark.parametrize("form", ["class", "instance"])
 def test_pickle_and_torch_save(form: str) -> None:
-    model = Plain() if form == "class" else trace_lstm(Intent(), name="it")
+    model = trace_lstm(Plain)() if form == "class" else trace_lstm(Intent(), name="it")
     cls = Plain if form == "class" else Intent
     stored = io.BytesIO()
     torch.save(model, stored)

@@ -104,8 +104,13 @@ def _instance(module: Any, options: Options) -> Any:
     _follow_resets(made, cls, traced, [name for name in _RESETS if hasattr(module, name)])
     for name in _RESETS.intersection(made.__dict__):
         module.__dict__.pop(name, None)
-    module.__class__ = made
+    _give(module, made)
     return module
+
+
+def _give(module: Any, cls: type) -> None:
+    # Past the module's own __setattr__: what torch.jit.trace makes hands every attribute on to the ScriptModule inside it.
+    object.__setattr__(module, "__class__", cls)
 
 
 def _check_labels(module: Any, options: Options) -> None:
@@ -128,10 +133,19 @@ def _swapped(cls: type, traced: Traced) -> type:
         return (cls if how is made else how, tuple(cls if each is made else each for each in what), *rest)
 
     def __copy__(self: Any) -> Any:
-        return _plain_copy(self, cls, None)
+        own = getattr(cls, "__copy__", None)
+        return _plain_copy(self, cls, None) if own is None else followed(own(self))
 
     def __deepcopy__(self: Any, memo: dict[int, Any]) -> Any:
-        return _plain_copy(self, cls, memo)
+        own = getattr(cls, "__deepcopy__", None)
+        return _plain_copy(self, cls, memo) if own is None else followed(own(self, memo))
+
+    def followed(copied: Any) -> Any:
+        # A ScriptModule makes its copy from its own class, a GraphModule from one that it makes for it.
+        with shield:
+            if traced_of(copied) is None:
+                _give(copied, made if type(copied) is cls else _swapped(type(copied), traced))
+        return copied
 
     space: dict[str, Any] = {
         "__module__": cls.__module__,
@@ -139,12 +153,10 @@ def _swapped(cls: type, traced: Traced) -> type:
         "__doc__": cls.__doc__,
         "__lstm_trace_swapped__": True,
         "__reduce_ex__": __reduce_ex__,
+        "__copy__": __copy__,
+        "__deepcopy__": __deepcopy__,
         _MARK: traced,
     }
-    if not hasattr(cls, "__copy__"):
-        space["__copy__"] = __copy__
-    if not hasattr(cls, "__deepcopy__"):
-        space["__deepcopy__"] = __deepcopy__
     made = type.__new__(type(cls), cls.__name__, (cls,), space)
     switch.place(made, _call_of(made, traced))
     _follow_replicas(made)
