@@ -22,6 +22,8 @@ FALSE_ALARMS: Final = 0.008
 """Share of quiet comparisons in which a component may look worse over all cohorts or over the primary contrast; shared out among them."""
 FALSE_ALARMS_SINGLE: Final = 0.002
 """The same for single cohorts, which nobody named beforehand: a false discovery rate (Benjamini–Hochberg)."""
+FALSE_ALARMS_MIX: Final = 0.02
+"""Share of comparisons whose mix moved without harm in which it is flagged all the same."""
 EXPLORATORY: Final = 0.05
 """False discovery rate of the cohorts that are named for a component once it is flagged."""
 BORROWED: Final = 2.0
@@ -103,7 +105,7 @@ def _interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
 
 
 def _above_zero(replicates: Floats, *, harm: bool) -> bool:
-    """Whether a contribution lies above zero. ``harm``: nothing else has tested that it harms, so it must at the level of a direct test.
+    """Whether a contribution lies above zero. ``harm``: nothing else has tested that it harms, so it must at ``FALSE_ALARMS_MIX``.
 
     The mix is such a one: its own test says that it moved, which it may without any effect on the outcome.
     """
@@ -111,7 +113,7 @@ def _above_zero(replicates: Floats, *, harm: bool) -> bool:
 
     if _interval(replicates)[0] <= 0:
         return False
-    return not harm or bool(replicates.mean() > -ndtri(FALSE_ALARMS / 5) * replicates.std())
+    return not harm or bool(replicates.mean() > -ndtri(FALSE_ALARMS_MIX) * replicates.std())
 
 
 def _bootstrap(cells: Labelled, random: np.random.Generator) -> tuple[Floats, Floats]:
