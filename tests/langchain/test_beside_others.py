@@ -34,7 +34,7 @@ class Others:
     def uninstrument(self) -> None:
         for owner, name in self._put:
             found = vars(owner)[name]
-            if isinstance(found, wrapt.ObjectProxy):
+            if isinstance(found, wrapt.FunctionWrapper):
                 setattr(owner, name, found.__wrapped__)
 
 
