@@ -62,12 +62,18 @@ def place_of_tag(tag: str) -> Place | None:
 
 
 def place_of(tags: Sequence[str]) -> Place:
-    """Read a run's tags. LangChain adds its own one last."""
+    """Read a run's tags. LangChain adds its own one last, but where it merges two managers the order of their tags is lost.
+
+    A step of a sequence gives way there: what was merged into it (a branch that was chosen, a retry) says more.
+    """
+    step = NOWHERE
     for tag in reversed(tags):
         place = place_of_tag(tag)
         if place is not None:
-            return place
-    return NOWHERE
+            if not tag.startswith("seq:"):
+                return place
+            step = place if step is NOWHERE else step
+    return step
 
 
 def branch_of(place: Place, name: str, metadata: Mapping[str, Any]) -> str | None:
