@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
-from lstm_trace import LangChainInstrumentor, Settings
+from lstm_trace import LangChainInstrumentor, Settings, trace_chain
 from lstm_trace.redact import WITHHELD
 from tests.langchain.conftest import attributes
 from tests.langchain.models import Scripted, Shelf, Streaming
@@ -98,6 +99,31 @@ class TestContentOn:
         assert (event.attributes or {})["exception.message"] == "█ error of █ question"
         (progress,) = langchain.named("chain step").events
         assert json.loads(str((progress.attributes or {})["langchain.event.data"])) == {"█": "█ question"}
+
+    async def test_a_named_chain_shows_what_it_was_given_and_what_it_answered(self, langchain: Traced) -> None:
+        class Desk:
+            @trace_chain(name="method")
+            def answer(self, question: str) -> str:
+                return question.upper()
+
+            @trace_chain(name="stream")
+            def stream(self, question: str) -> Iterator[str]:
+                yield from question.split()
+
+        @trace_chain(name="several")
+        async def several(ticket: str, question: str = "why?", *more: int) -> int:
+            return len(ticket)
+
+        Desk().answer("a secret")
+        list(Desk().stream("two words"))
+        await several("t-1", "how?", 3)
+        trace_chain(RunnableLambda(lambda said: said + "!"), name="runnable").invoke("stop")
+        assert {span.name: (attributes(span)["input.value"], attributes(span)["output.value"]) for span in langchain.spans} == {
+            "chain method": ("a █", "A SECRET"),
+            "chain stream": ("two words", "twowords"),
+            "chain several": ('{"ticket": "t-1", "question": "how?", "args": [3]}', "3"),
+            "chain runnable": ("stop", "stop!"),
+        }
 
     def test_a_long_text_is_cut(self, langchain: Traced) -> None:
         RunnableLambda(lambda x: x).invoke("x" * 10_000)

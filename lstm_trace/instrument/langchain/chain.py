@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from lstm_trace.instrument.langchain.functions import trace_function
 from lstm_trace.instrument.langchain.named import After, NamedChain, ReadSession
@@ -88,7 +88,21 @@ def _traced(target: Any, name: str | None, agent: bool, session: Session, after:
     if not callable(target) or isinstance(target, type):
         raise TypeError(f"trace_chain({target!r}): accepted are a function, a Runnable and a compiled graph")
     own = name or getattr(target, "__name__", None) or type(target).__name__
-    return trace_function(target, NamedChain(own, agent, _session_of_arguments(target, session), after))
+    return trace_function(target, _named_function(own, agent, target, session, after))
+
+
+def _named_function(name: str, agent: bool, target: Any, session: Session, after: After) -> NamedChain:
+    try:
+        parameters = [each for each in inspect.signature(target).parameters.values() if each.kind in _POSITIONAL]
+    except (TypeError, ValueError):  # a built-in without a signature
+        parameters = []
+    names = tuple(each.name for each in parameters)
+    # A method is still a plain function while its class's body runs: its place and the name of its first parameter tell it.
+    is_method = "." in getattr(target, "__qualname__", "").rpartition("<locals>.")[2] and names[:1] in (("self",), ("cls",))
+    return NamedChain(name, agent, _session_of_arguments(target, session), after, names, is_method)
+
+
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _runnable_class() -> Any:

@@ -38,7 +38,7 @@ def call(target: Any, chain: NamedChain) -> Any:
         except BaseException as error:
             close(run, error)
             raise
-        close(run)
+        close(run, result=result)
         chain.judge(where, args, kwargs, result)
         return result
 
@@ -61,7 +61,7 @@ def acall(target: Any, chain: NamedChain) -> Any:
         except BaseException as error:
             close(run, error)
             raise
-        close(run)
+        close(run, result=result)
         chain.judge(where, args, kwargs, result)
         return result
 
@@ -82,8 +82,7 @@ def stream(target: Any, chain: NamedChain) -> Any:
         try:
             return (yield from stepwise(inner, lambda: scope, gathered))
         finally:
-            close(run)
-            chain.judge_stream(gathered, args, kwargs)
+            chain.end_stream(run, gathered, args, kwargs)
 
     return streamed
 
@@ -103,7 +102,6 @@ def astream(target: Any, chain: NamedChain) -> Any:
                 yield chunk
         finally:
             await chunks.aclose()
-            close(run)
-            chain.judge_stream(gathered, args, kwargs)
+            chain.end_stream(run, gathered, args, kwargs)
 
     return streamed

@@ -1,4 +1,4 @@
-"""The chunks of a stream that is to be judged once it is whole; the caller's stream stays as lazy as it was."""
+"""The chunks of a stream that somebody is to see whole; the caller's stream stays as lazy as it was."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ class Gathered:
 
     __slots__ = ("chunks", "done", "where")
 
-    def __init__(self, where: SpanContext) -> None:
-        self.where = where
+    def __init__(self, where: SpanContext | None) -> None:
+        self.where = where  # the span to judge, if it is to be judged
         self.chunks: list[Any] = []
         self.done = False
 
     def whole(self) -> Any:
         """Put the chunks together: texts joined, messages added up, and of anything else (a graph's states) the last one.
 
-        >>> from opentelemetry.trace import INVALID_SPAN_CONTEXT
-        >>> gathered = Gathered(INVALID_SPAN_CONTEXT)
+        >>> gathered = Gathered(None)
         >>> gathered.chunks += ["Two ", "years."]
         >>> gathered.whole()
         'Two years.'

@@ -26,6 +26,10 @@ class NamedChain:
     agent: bool
     session: ReadSession
     after: After = None
+    parameters: tuple[str, ...] = ("input",)
+    """The names of the positional parameters."""
+    bound: bool = False
+    """The first of them is the object that the method belongs to."""
 
     def where(self, run: Run | None) -> SpanContext | None:
         """Return the span to judge, where there is anything to judge it with; asked before the run ends and lets go of its span."""
@@ -38,15 +42,29 @@ class NamedChain:
                 self.after(where, args, kwargs, result)
 
     def gather(self, run: Run | None) -> Gathered | None:
-        """Return what keeps a streamed answer's chunks, where this answer is one of those to judge."""
+        """Return what keeps a streamed answer's chunks, where somebody is to see it whole: an evaluator, or the span."""
         where = self.where(run)
-        return Gathered(where) if where is not None and getattr(self.after, "chosen", _always)(where) else None
+        if where is not None and not getattr(self.after, "chosen", _always)(where):
+            where = None
+        return Gathered(where) if where is not None or (run is not None and handler.content is not None) else None
 
-    def judge_stream(self, gathered: Gathered | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Hand a streamed answer to the online evaluators, where it came to its end."""
+    def end_stream(self, run: Run | None, gathered: Gathered | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Close the span of a stream, and hand the answer to the online evaluators where it came to its end."""
+        answer: Any = None
+        with shield:
+            answer = gathered.whole() if gathered is not None and gathered.done else None
+        close(run, result=answer)
         if gathered is not None and gathered.done:
-            with shield:
-                self.judge(gathered.where, args, kwargs, gathered.whole())
+            self.judge(gathered.where, args, kwargs, answer)
+
+    def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return what the caller gave: the one value, or all of them by the names of the parameters."""
+        values = {**dict(zip(self.parameters, args, strict=False)), **kwargs}
+        if len(args) > len(self.parameters):
+            values["args"] = args[len(self.parameters) :]
+        if self.bound and args:
+            del values[self.parameters[0]]
+        return next(iter(values.values())) if len(values) == 1 else values
 
     def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope | None:
         """Open the span of one call and return the scope around the call's own code, or None where nothing records."""
@@ -63,10 +81,14 @@ class NamedChain:
             found = None
             with shield:  # a session that cannot be read costs the session, not the span
                 found = self.session(args, kwargs) if self.session is not None else None
+            details = handler.vocabulary.agent(self.name) if self.agent else {}
+            if (content := handler.content) is not None:
+                with shield:  # nor may a value that cannot be read cost more than its text
+                    details.update(content.input(self.given(args, kwargs)))
             run = handler.start(
                 kind,
                 self.name,
-                details=handler.vocabulary.agent(self.name) if self.agent else None,
+                details=details,
                 run_id=object(),
                 session=None if found is None else str(found),
             )
@@ -80,8 +102,13 @@ def _always(where: SpanContext) -> bool:
     return True
 
 
-def close(run: Run | None, error: BaseException | None = None) -> None:
-    """Close the span of one call."""
-    if run is not None:
+def close(run: Run | None, error: BaseException | None = None, *, result: Any = None) -> None:
+    """Close the span of one call, with its ``result`` where content is captured."""
+    if run is None:
+        return
+    attributes = None
+    if result is not None and (content := handler.content) is not None:
         with shield:
-            handler.end(run, error=error)
+            attributes = content.output(result)
+    with shield:
+        handler.end(run, attributes, error=error)
