@@ -12,8 +12,15 @@ from lstm_trace.store import Store
 from lstm_trace.store.marks import EVALUATOR as EVALUATOR
 from lstm_trace.store.marks import JUDGED, LEADS_TRACE, WITHOUT_CALL, is_first, own_work
 
-FAILING: Final = ("fail", "failed", "down", "escalated")
-PASSING: Final = ("pass", "passed", "up")
+FAILING: Final = (
+    "fail", "failed", "down", "escalated",
+    "false", "no", "incorrect", "wrong", "hallucinated", "ungrounded", "unsupported", "irrelevant", "unrelated", "not_relevant",
+)  # fmt: skip
+PASSING: Final = (
+    "pass", "passed", "up",
+    "true", "yes", "correct", "right", "factual", "grounded", "supported", "relevant",
+)  # fmt: skip
+"""Labels of ours, then those of other evaluators (Phoenix, openevals, OpenTelemetry's GenAI conventions); in lower case."""
 PASS_SCORE: Final = 0.5
 """A judgement without a known label passes from this score on."""
 
@@ -183,7 +190,7 @@ def judgements(store: Store, view: View = EVERYTHING, facts: Iterable[str] | Non
 
     An analysis that looks only once names the ``facts`` that it needs: then nothing else is joined, and nothing is held.
 
-    ``judged`` says that it has a score or a label, ``failed`` that it failed (null where not judged). An evaluation of a trace that is
+    ``judged`` says that it has a score or a label, ``failed`` that it failed (null where nothing says). An evaluation of a trace that is
     not in the store keeps the release, cohort and confidence that were copied onto it; it is left out of a window of time.
     """
     if facts is not None:
@@ -231,7 +238,7 @@ def judged(evaluations: Any) -> Any:
 def failed(evaluations: Any) -> Any:
     """1 where the judgement failed, 0 where it passed, null where there is none.
 
-    The label decides: ``fail``, ``down`` and ``escalated`` fail. A label of another vocabulary leaves it to the score, below 0.5 fails.
+    A label of ``FAILING`` or ``PASSING`` decides. Any other leaves it to the score, below 0.5 fails; without a score it says nothing.
     """
     import ibis
 
@@ -241,7 +248,8 @@ def failed(evaluations: Any) -> Any:
         (label.isin(FAILING), ibis.literal(1, "int64")),
         (label.isin(PASSING), ibis.literal(0, "int64")),
         (evaluations.score < PASS_SCORE, ibis.literal(1, "int64")),
-        else_=ibis.literal(0, "int64"),
+        (evaluations.score >= PASS_SCORE, ibis.literal(0, "int64")),
+        else_=ibis.null("int64"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
@@ -33,8 +34,12 @@ _UsageError: type[Exception] = next(kind for kind in reversed(typer.BadParameter
 
 def main() -> None:
     """Run a command. Exit status: 0 fine, 1 the check found something, 2 bad input or usage (one line on stderr)."""
+    # A container is stopped by SIGTERM: end as after Ctrl-C, so that what was unpacked for reading goes at once.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         status = app(standalone_mode=False)
+    except MemoryError:
+        raise SystemExit(_refuse("not enough memory for this command")) from None
     except BadInput as error:
         raise SystemExit(_refuse(str(error))) from None
     except typer.Abort:
@@ -45,7 +50,17 @@ def main() -> None:
         # The reader of our output went away (`| head`): not an error, and Python must not complain at exit either.
         sys.stderr.close()
         raise SystemExit(0) from None
+    except Exception as error:
+        if not _of_an_engine(error):
+            raise
+        raise SystemExit(_refuse(f"the store could not be read: {error}")) from None
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _of_an_engine(error: Exception) -> bool:
+    """Tell whether a database gave up: out of memory, out of disk, a server that went away. Mistakes of ours keep their traceback."""
+    kinds = {f"{kind.__module__.partition('.')[0].lstrip('_')}.{kind.__name__}" for kind in type(error).__mro__}
+    return bool(kinds & {"duckdb.OutOfMemoryException", "duckdb.IOException", "clickhouse_connect.ClickHouseError"})
 
 
 def _refuse(text: str) -> int:

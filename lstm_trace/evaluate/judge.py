@@ -34,6 +34,8 @@ def judged(judge: Any, prompt: Callable[[], str], threshold: float, **material: 
     ``judge`` is a LangChain chat model, its name, or None for the setting ``LSTM_TRACE_JUDGE``. ``prompt`` returns the openevals template
     (called late: openevals is an extra), ``material`` fills it.
     """
+    if not 0.0 <= threshold <= 1.0:
+        return EvaluationResult.error(ValueError(f"threshold={threshold!r}: accepted is a number from 0 to 1"))
     try:
         model = chat_model(judge)
         template = prompt()

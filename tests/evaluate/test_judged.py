@@ -78,6 +78,13 @@ JUDGED = [Groundedness, HallucinationScore, AnswerCorrectness, ContextRelevance]
 
 
 @pytest.mark.parametrize("evaluator", JUDGED)
+def test_a_threshold_that_is_no_share_is_an_error_and_asks_nobody() -> None:
+    judge = ScriptedChatModel(script=[verdict(1.0)])
+    result = Groundedness(judge=judge, threshold=80).evaluate(response="Two years.", context=["Two years."])
+    assert (result.status, result.score) == ("error", None)
+    assert "threshold=80: accepted is a number from 0 to 1" in str(result.explanation)
+
+
 @pytest.mark.parametrize(("score", "label"), [(0.0, "fail"), (0.79, "fail"), (0.8, "pass"), (1, "pass"), (True, "pass"), (False, "fail")])
 def test_the_threshold_makes_the_label(evaluator: Any, score: float, label: str) -> None:
     result = evaluator(judge=ScriptedChatModel(script=[verdict(score)]), threshold=0.8).evaluate(**ASKED)
