@@ -78,13 +78,6 @@ JUDGED = [Groundedness, HallucinationScore, AnswerCorrectness, ContextRelevance]
 
 
 @pytest.mark.parametrize("evaluator", JUDGED)
-def test_a_threshold_that_is_no_share_is_an_error_and_asks_nobody() -> None:
-    judge = ScriptedChatModel(script=[verdict(1.0)])
-    result = Groundedness(judge=judge, threshold=80).evaluate(response="Two years.", context=["Two years."])
-    assert (result.status, result.score) == ("error", None)
-    assert "threshold=80: accepted is a number from 0 to 1" in str(result.explanation)
-
-
 @pytest.mark.parametrize(("score", "label"), [(0.0, "fail"), (0.79, "fail"), (0.8, "pass"), (1, "pass"), (True, "pass"), (False, "fail")])
 def test_the_threshold_makes_the_label(evaluator: Any, score: float, label: str) -> None:
     result = evaluator(judge=ScriptedChatModel(script=[verdict(score)]), threshold=0.8).evaluate(**ASKED)
@@ -234,3 +227,10 @@ def test_two_judges_are_two_evaluations_and_one_judge_is_one_however_it_is_named
     assert stated(ContextRelevance(embeddings=ScriptedEmbeddings({}))).version == "embeddings-1 scripted-embeddings"
     monkeypatch.setenv("LSTM_TRACE_JUDGE", "openai:gpt-5")
     assert stated(HallucinationScore()).version == f"{prompts} gpt-5"
+
+
+def test_a_threshold_that_is_no_share_is_an_error_and_asks_nobody() -> None:
+    judge = ScriptedChatModel(script=[verdict(1.0)])
+    result = Groundedness(judge=judge, threshold=80).evaluate(response="Two years.", context=["Two years."])
+    assert (result.status, result.score) == ("error", None)
+    assert "threshold=80: accepted is a number from 0 to 1" in str(result.explanation)
