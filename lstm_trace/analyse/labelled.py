@@ -236,7 +236,7 @@ def _sessions(
     whole = wide
     for mechanism in used:
         whole = whole.filter(whole[mechanism].notnull())
-    session = ibis.coalesce(whole.session.nullif(""), whole.trace_id)
+    session: Any = ibis.coalesce(whole.session.nullif(""), whole.trace_id)
     shared = fetched(whole.group_by("release").aggregate(traces=whole.count(), sessions=session.nunique()))
     if len(shared) < 2 or all(row["traces"] == row["sessions"] for row in shared):
         return None

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from types import MappingProxyType
 from typing import Any, Final
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, TraceFlags, Tracer
+from opentelemetry.trace import DEFAULT_TRACE_STATE, Link, Span, SpanContext, SpanKind, TraceFlags, Tracer
 
 from lstm_trace.upstream import UpstreamProcessor
 
@@ -32,7 +31,7 @@ _SAMPLED_RANDOM: Final = TraceFlags(TraceFlags.SAMPLED | 2)
 class Lane:
     """How finished spans of one tracer are written, and how attributes and events reach open ones."""
 
-    __slots__ = ("_bounded", "_event", "_kind", "_processor", "_processors", "_random", "_readable", "_starts_unheard", "_tracer")
+    __slots__ = ("_bounded", "_event", "_kind", "_listeners", "_processor", "_processors", "_random", "_readable", "_tracer", "_unheard")
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer: Any = tracer
@@ -42,7 +41,9 @@ class Lane:
         self._readable: Any = None
         self._processor: Any = None
         self._processors: Any = None
-        self._starts_unheard: frozenset[Any] = frozenset()
+        self._listeners: tuple[Any, ...] = ()
+        self._unheard: frozenset[Any] = frozenset()
+        """``on_start`` and ``_on_ending`` that do nothing, or nothing to a span of ours."""
         self._random = False
         limits = getattr(tracer, "_span_limits", None)
         if limits is None or not type(tracer).__module__.startswith("opentelemetry.sdk."):
@@ -82,7 +83,7 @@ class Lane:
         self._readable = ReadableSpan
         self._random = tracer.id_generator.is_trace_id_random()
         kinds = (SpanProcessor, BatchSpanProcessor, SimpleSpanProcessor, UpstreamProcessor)
-        self._starts_unheard = frozenset(each for kind in kinds for each in (kind.on_start, kind._on_ending))
+        self._unheard = frozenset(each for kind in kinds for each in (kind.on_start, kind._on_ending))
         self._processor = tracer.span_processor
 
     def write(
@@ -102,42 +103,44 @@ class Lane:
         It must be certain that it is sampled. Both dicts are clean, and the span's from now on.
         """
         tracer, processor = self._tracer, self._processor
-        if processor is None or links or not tracer._tracer_config.is_enabled or not self._is_unheard(processor):
+        listeners = None
+        if processor is not None and not links and tracer._tracer_config.is_enabled:
+            listeners = self._listeners if processor._span_processors is self._processors else self._listen(processor)
+        if listeners is None:
             return self._write_openly(name, current, links, attributes, event_name, event, start_ns, end_ns)
         trace_id, _, _, flags, state, is_valid = parent  # its properties are calls
         ids = tracer.id_generator
         if is_valid:
-            flags = _SAMPLED if flags == 1 else TraceFlags(TraceFlags.SAMPLED | (flags & 2))
+            flags = _SAMPLED_RANDOM if flags & 2 else _SAMPLED
         else:
-            trace_id, flags, state = ids.generate_trace_id(), _SAMPLED_RANDOM if self._random else _SAMPLED, None
+            trace_id, flags, state = ids.generate_trace_id(), _SAMPLED_RANDOM if self._random else _SAMPLED, DEFAULT_TRACE_STATE
         span_context = SpanContext(trace_id, ids.generate_span_id(), False, flags, state)
-        processor.on_end(
-            self._readable(
-                name,
-                span_context,
-                parent if is_valid else None,
-                tracer.resource,
-                attributes,
-                () if event is None else (self._event(event_name, MappingProxyType(event), end_ns),),
-                start_time=start_ns,
-                end_time=end_ns,
-                instrumentation_info=tracer.instrumentation_info,
-                instrumentation_scope=tracer._instrumentation_scope,
-            )
+        span = self._readable(
+            name,
+            span_context,
+            parent if is_valid else None,
+            tracer.resource,
+            attributes,
+            () if event is None else (self._event_of(event_name, event, end_ns),),
+            start_time=start_ns,
+            end_time=end_ns,
+            instrumentation_info=tracer.instrumentation_info,
+            instrumentation_scope=tracer._instrumentation_scope,
         )
+        for each in listeners:
+            each.on_end(span)
         return span_context
 
-    def _is_unheard(self, processor: Any) -> bool:
-        """Tell whether no processor does anything before a span's end; remembered until another processor is added."""
+    def _listen(self, processor: Any) -> tuple[Any, ...] | None:
+        """Return who is to hear of a span's end, or None where somebody does more than that; remembered until another one is added."""
         processors = processor._span_processors
-        if processors is self._processors:
-            return True
-        for each in processors:
-            heard = (getattr(each.on_start, "__func__", None), getattr(each._on_ending, "__func__", None))
-            if not self._starts_unheard.issuperset(heard):
-                return False
+        heard = {getattr(when, "__func__", None) for each in processors for when in (each.on_start, each._on_ending)}
+        if not self._unheard.issuperset(heard):
+            return None
+        # ours forgets at its end a span that it has never noted
+        self._listeners = tuple(each for each in processors if type(each) is not UpstreamProcessor)
         self._processors = processors
-        return True
+        return self._listeners
 
     def _write_openly(
         self,

@@ -82,7 +82,8 @@ def _steps(work: Any) -> Any:
     # The lowest release counts, as min() has it, and null only where there is no other.
     order = ibis.window(group_by=["trace_id", "step"], order_by=[steps.release.asc(nulls_first=False), "span_id"])
     of_release = steps.release.first().over(order).fill_null("")
-    return steps.select("trace_id", "span_id", of_release=of_release, leads_step=(ibis.row_number().over(order) == 0).nullif(False))
+    leads: Any = ibis.row_number().over(order) == 0
+    return steps.select("trace_id", "span_id", of_release=of_release, leads_step=leads.nullif(False))
 
 
 def _joined(table: Any, other: Any, *keys: str) -> Any:

@@ -15,7 +15,7 @@ from lstm_trace.instrument.lstm import device, outputs, prediction, state
 from lstm_trace.instrument.lstm.tree import kind_of
 from lstm_trace.instrument.lstm.watch import FRESH
 from lstm_trace.recorder import Event, Recorder, ambient
-from lstm_trace.recorder.calls import ComponentCall, Single, as_prediction, finish_single
+from lstm_trace.recorder.calls import WATCH_KEY, ComponentCall, Single, as_prediction, finish_single
 from lstm_trace.upstream import context_facts
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Call(ComponentCall):
     def enter(self) -> None:
         """Make the call current; the next thing is the user's code."""
         _open.add(self)
-        self.token = ambient.enter(self.context)
+        self.token = ambient.enter(Context({**self.parent_context, ambient.SPAN_KEY: self, WATCH_KEY: self}))
 
     def leave(self) -> None:
         """Make current again what was so before."""

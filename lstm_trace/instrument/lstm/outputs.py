@@ -31,7 +31,9 @@ def is_tensor(output: Any) -> bool:
 
 def is_small(output: Any) -> bool:
     """Tell whether an output is a plain tensor on the CPU whose few numbers are read fastest one by one."""
-    return is_tensor(output) and type(output) is _tensor and output.is_cpu and output.numel() <= _LITTLE and not _is_wrapped(output)
+    if _tensor is None and not is_tensor(output):
+        return False
+    return type(output) is _tensor and output.is_cpu and output.numel() <= _LITTLE and not _is_wrapped(output)
 
 
 def as_tensor(value: Any) -> Any:
@@ -76,14 +78,14 @@ def _named(output: Any) -> Iterator[Any]:
                 yield value
 
 
-def _are_floats(values: list[Any]) -> bool:
+def _are_floats(values: Any) -> bool:
     rows = values if values and type(values[0]) is list else [values]
     return bool(rows[0]) and all(
         type(row) is list and len(row) == len(rows[0]) and all(type(each) is float for each in row) for row in rows
     )
 
 
-def _array(values: list[Any]) -> Any:
+def _array(values: Any) -> Any:
     torch: Any = sys.modules.get("torch")
     if torch is not None:
         return torch.tensor(values, dtype=torch.float64)

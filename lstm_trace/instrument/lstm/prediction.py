@@ -19,6 +19,8 @@ _BLOCK: Final = 1 << 18
 """Numbers of a block: 1 MiB in float32, so that it is read from memory once."""
 _DETAILED: Final = 8
 """Rows of a large batch of which every number is read: the least confident."""
+_UNSHIFTED: Final = 300.0
+"""Below this logit exp() needs no shift: neither it nor the sum over any row of ours leaves the range of a double."""
 _SMALL: Final = 75
 """Below this many numbers, plain Python over ``tolist()`` beats every tensor operation."""
 
@@ -73,18 +75,30 @@ def of_logits(row: list[float], names: Names | None = None, temperature: float =
         return _binary_logit(row, names, temperature)
     if not isfinite(sum(row)):
         return _BROKEN
-    top = max(row)
-    index = row.index(top)
     if temperature != 1.0:
         row = [each / temperature for each in row]
-        top = row[index]
-    weights = [exp(each - top) for each in row]
+    top = max(row)
+    index = row.index(top)
+    if -_UNSHIFTED < top < _UNSHIFTED:
+        weights, shift = list(map(exp, row)), 0.0
+    else:
+        weights, shift = [exp(each - top) for each in row], top
     total = sum(weights)
-    # -sum p log p with log p = x - top - log total
-    entropy = log(total) - sum(map(mul, weights, row)) / total + top
+    # -sum p log p with log p = x - shift - log total
+    entropy = log(total) + shift - sum(map(mul, weights, row)) / total
+    largest = weights[index]
     weights[index] = 0.0
-    return Single(
-        names.get(index) if names is not None else None, index, 1.0 / total, (1.0 - max(weights)) / total, entropy if entropy > 0.0 else 0.0
+    # Single(…) without its constructor, which is Python
+    return tuple.__new__(
+        Single,
+        (
+            names.get(index) if names is not None else None,
+            index,
+            largest / total,
+            (largest - max(weights)) / total,
+            entropy if entropy > 0.0 else 0.0,
+            False,
+        ),
     )
 
 
