@@ -35,7 +35,14 @@ _UsageError: type[Exception] = next(kind for kind in reversed(typer.BadParameter
 def main() -> None:
     """Run a command. Exit status: 0 fine, 1 the check found something, 2 bad input or usage (one line on stderr)."""
     # A container is stopped by SIGTERM: end as after Ctrl-C, so that what was unpacked for reading goes at once.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        _run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run() -> None:
     try:
         status = app(standalone_mode=False)
     except MemoryError:
