@@ -39,7 +39,7 @@ def main() -> None:
     try:
         _run()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _run() -> None:
