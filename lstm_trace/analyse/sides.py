@@ -86,8 +86,11 @@ def _older(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
     return 1 if other["last"] < one["first"] else 0
 
 
-def two_sides(store: Store, baseline: str, candidate: str) -> tuple[Side, Side]:
-    """Read both sides. Raises BadInput for the same twice, windows that overlap, or a release that the store does not hold."""
+def two_sides(store: Store, baseline: str, candidate: str, *, awaited: bool = False) -> tuple[Side, Side]:
+    """Read both sides. Raises BadInput for the same twice, windows that overlap, or a release that the store does not hold.
+
+    ``awaited``: the candidate need not be there yet.
+    """
     before, after = side(baseline), side(candidate)
     if baseline == candidate:
         raise BadInput(f"baseline and candidate are both {baseline!r}: give two releases")
@@ -98,7 +101,7 @@ def two_sides(store: Store, baseline: str, candidate: str) -> tuple[Side, Side]:
             raise BadInput(f"windows {baseline!r} and {candidate!r} overlap")
         return before, after
     known = releases(store)
-    for name in (baseline, candidate):
+    for name in (baseline,) if awaited else (baseline, candidate):
         if name not in known:
             raise BadInput(f"release {name!r} is not in {store.address}; it holds {', '.join(map(repr, known)) or 'none'}")
     return before, after

@@ -48,9 +48,10 @@ def watch(
     """Follow confidence, latency and length of the calls, foreign states and failed judgements, over all and over long sequences.
 
     Pairs are formed in order of time, so a look at a store that has grown goes on where the last one stopped. ``outcome`` watches one
-    evaluation only. Raises BadInput where a side is not in the store.
+    evaluation only. Nothing is returned while the candidate has no trace, as before a deployment. Raises BadInput where the baseline is not
+    in the store.
     """
-    sides = two_sides(store, baseline, candidate)
+    sides = two_sides(store, baseline, candidate, awaited=True)
     calls = sided(cases.calls(store, view), *sides)
     streams = _streams(calls, CALL_SIGNALS, (baseline, candidate))
     levels = dict.fromkeys(streams, alpha / 2.0 / (2 * len(CALL_SIGNALS)))

@@ -132,19 +132,26 @@ def _watch(
     import time
 
     from lstm_trace.analyse.values import plain as plain_values
+    from lstm_trace.analyse.watch import CALL_SIGNALS
     from lstm_trace.analyse.watch import watch as look
+    from lstm_trace.report.printable import printable
     from lstm_trace.report.text import watch_table
     from lstm_trace.store import open_store
 
+    chosen = set(_names(fail_on or ""))
+    if fail_on is not None and (not chosen or any(not name.startswith("failed ") for name in chosen - {*CALL_SIGNALS, "any"})):
+        raise BadInput(f"--fail-on {fail_on!r}: accepted are any, {', '.join(CALL_SIGNALS)}, or 'failed NAME' of an evaluation")
     for number in itertools.count(1):
         with open_store(store) as opened:
-            rows = look(opened, baseline, candidate, view=view)
+            shown, rows = opened.address, look(opened, baseline, candidate, view=view)
         plain = [plain_values(row) for row in rows]
         if format is Format.json:
             typer.echo(json.dumps({"look": number, "signals": plain}))
+        elif format is Format.table and not rows:
+            typer.echo(f"no evidence yet: no call and no judgement of {printable(candidate, 60)} in {shown}")
         else:
             _print(format, watch_table(rows), plain, plain)
-        if fail_on is not None and any(row.flagged and (fail_on == "any" or row.signal in _names(fail_on)) for row in rows):
+        if any(row.flagged and ("any" in chosen or row.signal in chosen) for row in rows):
             raise typer.Exit(1)
         if looks is not None and number >= looks:
             return
@@ -262,7 +269,7 @@ def _print(format: Format, shown: Any, plain: Any, rows: Sequence[Mapping[str, A
 
 
 def _skipped(skipped: Mapping[str, int]) -> str:
-    counted = [f"{count:,} {what}" for what, count in skipped.items() if count]
+    counted = [f"{count:,} {what.replace('_', ' ')}" for what, count in skipped.items() if count]
     return f"; skipped {', '.join(counted)}" if counted else ""
 
 

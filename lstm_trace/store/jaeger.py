@@ -1,12 +1,14 @@
 """A store behind Jaeger's query API v3: the traces of its services within a time range, fetched over HTTP.
 
 Source: jaegertracing/jaeger, ``apiv3/http_gateway.go``: ``GET /api/v3/services``, ``/api/v3/traces?query.service_name=…`` and
-``/api/v3/traces/{id}`` answer ``{"result": {"resourceSpans": …}}``, which is OTLP JSON. Jaeger returns the newest ``query.search_depth``
-traces of a range and no cursor, so a range that is full is halved and asked again.
+``/api/v3/traces/{id}`` answer ``{"result": {"resourceSpans": …}}``, which is OTLP JSON; gRPC-gateway, from which that form comes, answers
+as many of them as it likes, one a line. Jaeger returns the newest ``query.search_depth`` traces of a range and no cursor, so a range that
+is full is halved and asked again. An older Jaeger knows that parameter as ``query.num_traces`` and ignores any other name: both are sent.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -101,9 +103,9 @@ class _Asked:
 
     def trace(self, trace_id: str) -> Iterator[bytes]:
         """One trace, as at most one block of OTLP JSON."""
-        answer = self._get(f"/api/v3/traces/{quote(trace_id, safe='')}", {})
-        if answer is not None:
-            yield answer
+        content = self._get(f"/api/v3/traces/{quote(trace_id, safe='')}", {})
+        if content is not None:
+            yield self._read(content)[0]
 
     def traces(self, service: str, start: datetime, end: datetime) -> Iterator[bytes]:
         """The traces of ``service`` in a time range, as blocks of OTLP JSON."""
@@ -112,11 +114,13 @@ class _Asked:
             "query.start_time_min": _rfc3339(start),
             "query.start_time_max": _rfc3339(end),
             "query.search_depth": str(self._limit),
+            "query.num_traces": str(self._limit),
         }
-        answer = self._get("/api/v3/traces", query)
-        if answer is None:
+        content = self._get("/api/v3/traces", query)
+        if content is None:
             return
-        if _traces_in(answer) >= self._limit:
+        answer, traces = self._read(content)
+        if traces >= self._limit:
             if end - start > _SHORTEST_RANGE:
                 middle = start + (end - start) / 2
                 yield from self.traces(service, start, middle)
@@ -135,20 +139,52 @@ class _Asked:
         """The body; None where Jaeger answers that it found no traces."""
         response = self._client.get(path, params=query)
         content: bytes = response.content
-        if response.status_code == 404 and b"No traces found" in content:
+        # Its own answer has a body of JSON; that of a server without such a path has not.
+        if response.status_code == 404 and any(_error_in(held) is not None for held in _documents(content)):
             return None
         if response.status_code != 200:
             why = _first_line(Exception(response.text))
             raise BadInput(f"{self._shown}: {path} answers {response.status_code} ({why}); accepted is Jaeger's query API v3")
-        return content.replace(b"\n", b" ")
+        return content
+
+    def _read(self, content: bytes) -> tuple[bytes, int]:
+        """An answer as lines of OTLP JSON, and how many traces are in it. Raises BadInput where Jaeger broke off within it."""
+        documents = _documents(content)
+        broken = next((error for error in map(_error_in, documents) if error is not None), None)
+        if broken is not None:
+            raise BadInput(f"{self._shown}: Jaeger broke off while it answered ({_first_line(Exception(broken))})")
+        ids = {trace_id for held in documents for trace_id in _trace_ids(held)}
+        # One document may be spread over several lines; several have a line each.
+        return content.replace(b"\n", b" ") if len(documents) == 1 else content, len(ids)
 
 
-def _traces_in(answer: bytes) -> int:
+def _documents(content: bytes) -> list[Any]:
+    """The JSON documents of an answer: one, or one a line. What is none is left to the reader, which counts it as malformed."""
     try:
-        groups = orjson.loads(answer)["result"]["resourceSpans"]
-        return len({span["traceId"] for group in groups for scope in group["scopeSpans"] for span in scope["spans"]})
-    except (ValueError, KeyError, TypeError):
-        return 0  # the reader counts it as malformed
+        whole = orjson.loads(content)
+        return whole if isinstance(whole, list) else [whole]
+    except ValueError:
+        pass
+    found: list[Any] = []
+    for line in content.splitlines():
+        with contextlib.suppress(ValueError):
+            found.append(orjson.loads(line))
+    return found
+
+
+def _error_in(document: Any) -> str | None:
+    """What gRPC-gateway says instead of a result, also in the middle of a stream that began well."""
+    error = document.get("error") if isinstance(document, dict) else None
+    return str(error.get("message", "")) if isinstance(error, dict) else None
+
+
+def _trace_ids(document: Any) -> Iterator[Any]:
+    try:
+        for group in document["result"]["resourceSpans"]:
+            for scope in group["scopeSpans"]:
+                yield from [span["traceId"] for span in scope["spans"]]
+    except (KeyError, TypeError):
+        return  # the reader counts it as malformed
 
 
 def _rfc3339(time: datetime) -> str:

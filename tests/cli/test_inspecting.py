@@ -113,6 +113,21 @@ def test_a_watch_prints_every_look_and_leaves_at_an_alarm(run, address):
     assert [look["look"] for look in looks] == [1, 2]
     assert looks[0]["signals"] == looks[1]["signals"]
     assert run(*arguments, "--fail-on", "any")[0] == 1
+    status, _, err = run(*arguments, "--looks", "1", "--fail-on", "confidense")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "--fail-on 'confidense': accepted are any, confidence" in err
+
+
+def test_a_watch_before_the_deployment_waits_for_the_first_trace(run, address):
+    arguments = ("drift", address, "--baseline", "v1", "--candidate", "v3", "--watch", "--every", "0", "--looks", "2", "--fail-on", "any")
+    status, out, err = run(*arguments)
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [f"no evidence yet: no call and no judgement of v3 in {address}"] * 2
+    status, out, _ = run(*arguments, "--format", "json")
+    assert (status, [json.loads(line)["signals"] for line in out.splitlines()]) == (0, [[], []])
+    status, _, err = run("drift", address, "--baseline", "v9", "--candidate", "v3", "--watch", "--looks", "1")
+    assert status == 2
+    assert "release 'v9' is not in" in err
 
 
 def test_show_prints_the_facts_and_the_scores_and_disarms_strings(run, address):

@@ -164,3 +164,58 @@ def test_no_server_is_refused_in_one_line() -> None:
         open_store("jaeger+http://127.0.0.1:1")
     with pytest.raises(BadInput, match="Jaeger does not answer"):
         open_store("jaeger+http://")
+
+
+class OlderJaeger(Jaeger):
+    """As it was: only num_traces is a parameter, and without it the storage's own limit holds."""
+
+    def answer(self, path: str, query: dict[str, str]) -> tuple[int, Any]:
+        return super().answer(path, {**query, "query.search_depth": query.get("query.num_traces", "4")})
+
+
+@pytest.fixture
+def older() -> Iterator[Jaeger]:
+    server = OlderJaeger({f"{number + 1:032x}": trace(number, "claims") for number in range(20)})
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_older_jaeger_is_told_how_many_traces_in_its_own_words(older: Jaeger) -> None:
+    with opened(older) as store:
+        assert sorted(set(rows(store, "length")) - {None}) == list(range(20))
+
+
+def test_a_streamed_answer_is_one_result_a_line(jaeger: Jaeger) -> None:
+    chunks = [json.dumps({"result": whole}) for _, _, whole in list(jaeger.traces.values())[:3]]
+    jaeger.canned = (200, "\n".join(chunks).encode())
+    with open_store(f"{jaeger.address}?service=claims") as store:
+        assert sorted(set(rows(store, "length")) - {None}) == [0, 1, 2]
+        assert store.skipped == {"malformed": 0, "duplicate": 0}
+    jaeger.canned = (200, json.dumps({"result": jaeger.traces[f"{1:032x}"][2]}, indent=2).encode())
+    with open_store(f"{jaeger.address}?service=claims") as store:
+        assert sorted(set(rows(store, "length")) - {None}) == [0]
+
+
+def test_a_stream_that_breaks_off_is_no_store(jaeger: Jaeger) -> None:
+    whole = json.dumps({"result": jaeger.traces[f"{1:032x}"][2]})
+    jaeger.canned = (200, f'{whole}\n{{"error": {{"httpCode": 500, "message": "storage went away"}}}}\n'.encode())
+    with pytest.raises(BadInput, match="Jaeger broke off while it answered \\(storage went away\\)"):
+        open_store(f"{jaeger.address}?service=claims")
+
+
+def test_a_full_range_that_cannot_be_halved_is_counted(jaeger: Jaeger) -> None:
+    start = jaeger.traces[f"{1:032x}"][1]
+    jaeger.traces = {f"{n + 1:032x}": ("claims", start, request(span(1, traceId=f"{n + 1:032x}"))) for n in range(5)}
+    with opened(jaeger, "?limit=3") as store:
+        assert store.spans.count().to_pyarrow().as_py() == 3
+        assert store.skipped["truncated_ranges"] >= 1
+
+
+def test_a_trace_that_is_not_there_is_not_found_in_either_wording(jaeger: Jaeger) -> None:
+    jaeger.canned = (404, b'{"error": {"httpCode": 404, "message": "trace not found"}}\n')
+    with pytest.raises(BadInput, match="Jaeger has no trace of that service, id and time"):
+        open_store(f"{jaeger.address}?trace={TRACE}")
