@@ -283,4 +283,4 @@ def _seen(store: Store, view: View, spans: Any) -> Any:
 def _known_evaluation(store: Store, name: str) -> None:
     known = sorted(store.evaluations.select("evaluation_name").distinct().to_pyarrow().column(0).to_pylist())
     if name not in known:
-        raise BadInput(f"evaluation {name!r} is not in {store.address}; it holds {', '.join(map(repr, known)) or 'none'}")
+        raise BadInput(f"evaluation {name!r} is not in {store.address}; it holds {', '.join(map(repr, known)) or 'none'}{store.left_out}")

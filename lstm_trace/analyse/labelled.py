@@ -124,11 +124,11 @@ def _outcome(store: Store, seen: Mapping[str, Any], given: str | None, mechanism
     if given is None and not free:
         raise BadInput(
             f"{store.address} holds no evaluation of the two releases that could be the outcome; name one with --outcome, "
-            f"out of {', '.join(map(repr, sorted(seen))) or 'none'}"
+            f"out of {', '.join(map(repr, sorted(seen))) or 'none'}{store.left_out}"
         )
     if given is not None and given not in seen:
         known = ", ".join(map(repr, sorted(seen))) or "none"
-        raise BadInput(f"outcome {given!r} is not an evaluation of the two releases in {store.address}; it holds {known}")
+        raise BadInput(f"outcome {given!r} is not an evaluation of the two releases in {store.address}; it holds {known}{store.left_out}")
     return given or min(free, key=lambda name: (name != "answer_quality", -free[name], name))
 
 
@@ -136,7 +136,9 @@ def _used(store: Store, seen: Mapping[str, Any], outcome: str, given: Mapping[st
     used: dict[str, str] = {}
     for mechanism, name in {**MECHANISMS, **given}.items():
         if mechanism in given and name not in seen:
-            raise BadInput(f"mechanism {mechanism}={name}: {store.address} holds no evaluation {name!r} of the two releases")
+            raise BadInput(
+                f"mechanism {mechanism}={name}: {store.address} holds no evaluation {name!r} of the two releases{store.left_out}"
+            )
         if name == outcome:
             continue
         if name in seen and all(seen[name].values()):

@@ -106,7 +106,7 @@ def _resolve(store: Store, reference: str) -> str:
     ids = spans.filter(spans.trace_id.startswith(text)).select("trace_id").distinct().order_by("trace_id").limit(2)
     found = ids.to_pyarrow().column(0).to_pylist()
     if not found:
-        raise BadInput(f"trace {reference!r} is not in {store.address}")
+        raise BadInput(f"trace {reference!r} is not in {store.address}{store.left_out}")
     if len(found) > 1:
         raise BadInput(
             f"trace {reference!r} is the start of several ids in {store.address}, such as {found[0]} and {found[1]}: give more digits"

@@ -103,5 +103,6 @@ def two_sides(store: Store, baseline: str, candidate: str, *, awaited: bool = Fa
     known = releases(store)
     for name in (baseline,) if awaited else (baseline, candidate):
         if name not in known:
-            raise BadInput(f"release {name!r} is not in {store.address}; it holds {', '.join(map(repr, known)) or 'none'}")
+            held = ", ".join(map(repr, known)) or "none"
+            raise BadInput(f"release {name!r} is not in {store.address}; it holds {held}{store.left_out}")
     return before, after

@@ -128,7 +128,7 @@ def _side(store: Store, who: Who, gold: str, key: str | None, view: View) -> lis
     listed = fetched(found.order_by("window"))
     if not listed:
         missing = f" with the attribute {key}" if key else ""
-        raise BadInput(f"component {str(who)!r} has no call{missing} in {store.address}; it holds {_components(store)}")
+        raise BadInput(f"component {str(who)!r} has no call{missing} in {store.address}; it holds {_components(store)}{store.left_out}")
     return listed
 
 

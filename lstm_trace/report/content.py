@@ -45,7 +45,8 @@ def gather(store: Store, *, baseline: str | None = None, candidate: str | None =
     known = releases(store)
     for option, name in (("--baseline", baseline), ("--candidate", candidate)):
         if name is not None and name not in known:
-            raise BadInput(f"{option} {name!r} is not in {store.address}; it holds {', '.join(map(repr, known)) or 'none'}")
+            held = ", ".join(map(repr, known)) or "none"
+            raise BadInput(f"{option} {name!r} is not in {store.address}; it holds {held}{store.left_out}")
     if candidate is None:
         candidate = next((name for name in reversed(known) if name != baseline), None)
     if baseline is None:

@@ -15,6 +15,8 @@ ACCEPTED: Final = (
     "or jaeger+http://host:16686"
 )
 
+_NOTHING_LOST: Final = ("duplicate", "other_signals")
+
 
 def _nothing() -> None:
     pass
@@ -50,6 +52,12 @@ class Store:
     def evaluations(self) -> Any:
         """Every evaluation once (``schema.EVALUATION_COLUMNS``), an ibis table on the same backend as ``spans``."""
         return evaluations_of(self.spans) if self.ready_evaluations is None else self.ready_evaluations
+
+    @property
+    def left_out(self) -> str:
+        """What could not be read, to end a message about something missing with: it may have been there. Empty where all was read."""
+        counted = [f"{n} {what.replace('_', ' ')}" for what, n in self.skipped.items() if n and what not in _NOTHING_LOST]
+        return f" ({', '.join(counted)} skipped)" if counted else ""
 
     def trace(self, trace_id: str) -> Any:
         """The spans of one trace, earliest first; no rows when the store does not hold it. ``trace_id``: hex, in either case."""

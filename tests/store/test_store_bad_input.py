@@ -255,3 +255,21 @@ def test_a_file_of_any_bytes_is_read_or_refused(tmp_path_factory: pytest.TempPat
 def test_attributes_that_are_not_text_by_key(tmp_path: Path) -> None:
     entries = [*attributes({"good": "1"}), {"key": None, "value": {"stringValue": "x"}}, {"value": {"stringValue": "y"}}, {"key": "empty"}]
     assert one(tmp_path, span(1, attributes=entries), "attributes") == [("good", "1"), ("empty", "")]
+
+
+def test_what_is_missing_may_have_been_among_what_was_skipped(tmp_path):
+    from lstm_trace.analyse.cohorts import cohorts
+    from lstm_trace.analyse.diagnose import diagnose
+    from lstm_trace.analyse.onetrace import read_trace
+
+    path = tmp_path / "spans.jsonl"
+    path.write_text("\n".join([json.dumps(request(span(1, {"lstm.release": "v1"}), span(2, {"lstm.release": "v2"}))), "{broken", '{"a"']))
+    with open_store(path) as store:
+        for look in (
+            lambda: diagnose(store, "v1", "v2"),
+            lambda: diagnose(store, "v1", "v3"),
+            lambda: cohorts(store, evaluation="answer_quality"),
+            lambda: read_trace(store, "f" * 32),
+        ):
+            with pytest.raises(BadInput, match=r"\(2 malformed skipped\)$"):
+                look()
