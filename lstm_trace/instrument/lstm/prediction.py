@@ -70,16 +70,11 @@ def of_logits(row: list[float], names: Names | None = None, temperature: float =
     0.75
     >>> of_logits([float("nan"), 0.0]).nonfinite
     True
-
-    Minus infinity is a class that was masked out: the probability 0.
-
-    >>> of_logits([float("-inf"), 0.0, 0.0]).confidence
-    0.5
     """
     if len(row) < 2:
         return _binary_logit(row, names, temperature)
     if not isfinite(sum(row)):
-        return _of_masked(row, names, temperature)
+        return _BROKEN
     if temperature != 1.0:
         row = [each / temperature for each in row]
     top = max(row)
@@ -105,21 +100,6 @@ def of_logits(row: list[float], names: Names | None = None, temperature: float =
             False,
         ),
     )
-
-
-def _of_masked(row: list[float], names: Names | None, temperature: float) -> Single:
-    # Out of the way of all other rows: minus infinity, numbers whose sum leaves the range of a double, or broken ones.
-    top = max(row)
-    if _is_broken(row) or not isfinite(top):
-        return _BROKEN
-    weights = [exp((each - top) / temperature) for each in row]
-    total = sum(weights)
-    return of_probs([each / total for each in weights], names)
-
-
-def _is_broken(row: list[float]) -> bool:
-    """Tell whether a row of logits or log-probabilities holds NaN or plus infinity."""
-    return any(each != each or each == math.inf for each in row)
 
 
 def of_log_probs(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Single:
@@ -152,7 +132,7 @@ def of_probs(row: list[float], names: Names | None = None, temperature: float = 
 
 def of_multilabel(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Single:
     """Read independent logits, one a label: the likeliest label, its lead over the next, and the entropy of all labels together."""
-    if not row or _is_broken(row):
+    if not row or not math.isfinite(sum(row)):
         return _broken(row)
     chances = [_sigmoid(each / temperature) for each in row]
     index = row.index(max(row))
@@ -163,7 +143,7 @@ def of_multilabel(row: list[float], names: Names | None = None, temperature: flo
 
 
 def _binary_logit(row: list[float], names: Names | None, temperature: float) -> Single:
-    if not row or _is_broken(row):
+    if not row or not math.isfinite(row[0]):
         return _broken(row)
     return of_probs([_sigmoid(row[0] / temperature)], names)
 
@@ -219,7 +199,8 @@ def reduce(tensor: Any, output: str, temperature: float) -> Any:
     import torch
 
     rows = tensor.detach().double()
-    sound = torch.isfinite(rows) if output == "probs" else rows < math.inf
+    finite = torch.isfinite(rows)
+    bad = ~(finite | (rows == -math.inf)).all(1) if output == "log_probs" else ~finite.all(1)
     if output == "multilabel":
         chances = torch.sigmoid(rows / temperature)
         entropy = (torch.special.entr(chances) + torch.special.entr(1.0 - chances)).sum(1)
@@ -232,9 +213,7 @@ def reduce(tensor: Any, output: str, temperature: float) -> Any:
         # torch.special.entr is ten times as slow; a probability of zero has a logarithm that must not make it NaN
         entropy = -(chances * rows.clamp(min=-1e4)).sum(1)
     top = chances.topk(2, 1)
-    confidence, margin = top.values[:, 0], top.values[:, 0] - top.values[:, 1]
-    bad = ~(sound.all(1) & torch.isfinite(confidence))  # of a row of nothing but minus infinity there is no softmax
-    return torch.stack((top.indices[:, 0].double(), confidence, margin, entropy, bad.double()), 1)
+    return torch.stack((top.indices[:, 0].double(), top.values[:, 0], top.values[:, 0] - top.values[:, 1], entropy, bad.double()), 1)
 
 
 def rows_of(reduced: Any, names: Names | None) -> list[Single]:
@@ -274,7 +253,7 @@ def summarise(tensor: Any, output: str, temperature: float) -> tuple[Summary, li
             found = top if output == "probs" else top.exp()
             found = found + (low - low if output == "probs" else torch.where(torch.isnan(low), low, 0.0))
         else:
-            found = _largest_probability(values.log() if output == "probs" else values, temperature)
+            found = _largest_probability(values.log() if output == "probs" else values, temperature, may_be_zero=output != "logits")
         mean = found.mean(dtype=torch.float64).item()
         broken = not isfinite(mean)
         kept = found[torch.isfinite(found)] if broken else found
@@ -284,17 +263,18 @@ def summarise(tensor: Any, output: str, temperature: float) -> tuple[Summary, li
         return Summary(least.values[0].item(), kept.mean(dtype=torch.float64).item() if broken else mean, broken), least.indices.tolist()
 
 
-def _largest_probability(values: Any, temperature: float) -> Any:
+def _largest_probability(values: Any, temperature: float, *, may_be_zero: bool) -> Any:
     import torch
 
     rows, classes = values.shape
     block = max(1, _BLOCK // classes)
     buffer = torch.empty(block, classes, dtype=values.dtype)
-    sums, top = torch.empty(rows, dtype=values.dtype), torch.empty(rows, dtype=values.dtype)
+    sums, top, low = (torch.empty(rows, dtype=values.dtype) for _ in range(3))
     for first in range(0, rows, block):
         part = values[first : first + block]
         work, highest = buffer[: len(part)], top[first : first + block]
         torch.amax(part, 1, out=highest)
+        torch.amin(part, 1, out=low[first : first + block])
         bounds = torch.aminmax(highest)
         if temperature == 1.0 and bounds.min.item() > -60.0 and bounds.max.item() < 60.0:
             torch.exp(part, out=work)  # numbers of this size need no shift by the row's maximum
@@ -304,7 +284,9 @@ def _largest_probability(values: Any, temperature: float) -> Any:
             torch.sub(part, highest[:, None], out=work)
             work.div_(temperature).exp_()
             torch.sum(work, 1, out=sums[first : first + block])
-    return sums.reciprocal_()  # NaN where a row held NaN or plus infinity, or nothing but minus infinity
+    found = sums.reciprocal_()
+    # minus infinity vanishes in exp(): a logit is broken by it, a probability is zero
+    return found if may_be_zero else found.add_(low.sub_(low))
 
 
 def _batch_of_array(array: Any, output: str, names: Names | None, temperature: float) -> list[Single]:
@@ -313,14 +295,12 @@ def _batch_of_array(array: Any, output: str, names: Names | None, temperature: f
     if output != "logits" or array.shape[1] < 2:
         return [ROWS[output](row, names, temperature) for row in array.tolist()]
     rows = array.astype(np.float64) / temperature
-    top = rows.max(1, keepdims=True)
-    finite = np.isfinite(top[:, 0])  # the largest is NaN where any is
+    finite = np.isfinite(rows).all(1)
     with np.errstate(invalid="ignore"):
-        rows = rows - top
+        rows = rows - rows.max(1, keepdims=True)
         weights = np.exp(rows)
         total = weights.sum(1)
-        # a weight of zero has a logarithm that must not make it NaN
-        entropy = np.log(total) - (weights * np.maximum(rows, -1e4)).sum(1) / total
+        entropy = np.log(total) - (weights * rows).sum(1) / total
     index = np.argmax(rows, 1)
     weights[np.arange(len(rows)), index] = 0.0
     margin = (1.0 - weights.max(1)) / total
@@ -345,7 +325,7 @@ def _over_time(tensor: Any, output: str, temperature: float, lengths: Sequence[i
     batch, time = steps.shape[:2]
     real = torch.full((batch,), time) if lengths is None or len(lengths) != batch else torch.tensor(list(lengths)).clamp(0, time)
     within = (torch.arange(time) < real[:, None]).to(steps.device)
-    bad = (~torch.isfinite(steps.amax(2)) & within).any(1)  # the largest is NaN where any is
+    bad = (~torch.isfinite(steps).all(2) & within).any(1)
     # log_softmax of log-probabilities is the same log-probabilities, so CTC takes either
     logs = torch.log_softmax(steps / temperature, 2)
     chances = logs.exp()
