@@ -30,6 +30,17 @@ def exact_int(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
+def error_type(error: BaseException) -> str:
+    """Return the name of an exception's class, with its module where that is not ``builtins``.
+
+    >>> import asyncio
+    >>> error_type(ValueError()), error_type(asyncio.CancelledError())
+    ('ValueError', 'asyncio.exceptions.CancelledError')
+    """
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def exact(value: Any) -> str | int | float | bool:
     """Return a value as the plain type that the SDK keeps: a numpy or tensor scalar as its number, a non-finite one and the rest as text.
 
@@ -91,7 +102,7 @@ def add_sequence(attributes: Attributes, sequence: SequenceFacts, settings: Sett
         return
     first = lengths[0]
     attributes[c.BATCH_SIZE] = len(lengths)
-    if len(lengths) == 1 or min(lengths) == max(lengths):
+    if lengths.count(first) == len(lengths):
         attributes[c.SEQUENCE_LENGTH] = first
         attributes[c.SEQUENCE_COHORT] = settings.cohort(first)
     else:

@@ -261,6 +261,8 @@ RUN_INTERRUPTED: Final = "langgraph.interrupted"
 """bool: the run paused at an interrupt; not an error."""
 RUN_ABANDONED: Final = "lstm.run.abandoned"
 """bool: the run was never ended by its framework; its span was closed when it was dropped."""
+RUN_LEFT_EARLY: Final = "lstm.run.left_early"
+"""bool: whoever read the run's stream stopped before its end, and the run was broken off; not an error."""
 
 CUSTOM_EVENT_DATA: Final = "langchain.event.data"
 """str: on the event of a dispatched custom event: its data, with content capture on."""

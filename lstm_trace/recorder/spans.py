@@ -13,6 +13,7 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext, SpanKin
 
 from lstm_trace import conventions as c
 from lstm_trace import upstream
+from lstm_trace.attributes import error_type
 from lstm_trace.recorder import ambient
 from lstm_trace.recorder.ambient import SPAN_KEY
 from lstm_trace.recorder.late import LateSpan
@@ -261,8 +262,7 @@ class Spans(Sources):
             upstream.last_outermost.set(span_context)
 
     def _fail(self, span: trace.Span, error: BaseException) -> None:
-        kind = type(error)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        name = error_type(error)
         details: Attributes = {"exception.type": name, "exception.escaped": "True"}
         text = None
         if self.settings.content:

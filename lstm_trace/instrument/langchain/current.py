@@ -77,7 +77,13 @@ def _left(scope: Scope, error: BaseException) -> None:
         return
     if not isinstance(error, (StopIteration, StopAsyncIteration)):
         with shield:
-            handler.end(scope.run, error=error)
+            handler.fail(scope.run, error)
+
+
+def _is_left(scope: Scope) -> None:
+    """Note that nobody reads on: what is cancelled for it is no error."""
+    if scope.run is not None:
+        scope.run.left = True
 
 
 def scoped(make_scope: MakeScope) -> Callable[[Any], Any]:
@@ -156,6 +162,7 @@ def stepwise(
             try:
                 given, step = (yield chunk), inner.send
             except GeneratorExit:
+                _is_left(scope)
                 raise
             except BaseException as error:  # noqa: BLE001 - thrown in by the caller: the generator's own business
                 given, step = error, inner.throw
@@ -169,7 +176,7 @@ async def astepwise(
 ) -> AsyncGenerator[Any, Any]:
     """Drive an async generator in the same way."""
     scope = make_scope()
-    step: Callable[..., Any] = _unregistered(inner)
+    step: Callable[..., Any] = unregistered(inner)
     given: Any = None
     try:
         while True:
@@ -185,6 +192,7 @@ async def astepwise(
             try:
                 given, step = (yield chunk), inner.asend
             except GeneratorExit:
+                _is_left(scope)
                 raise
             except BaseException as error:  # noqa: BLE001 - thrown in by the caller: the generator's own business
                 given, step = error, inner.athrow
@@ -194,7 +202,7 @@ async def astepwise(
                 await inner.aclose()
 
 
-def _unregistered(inner: AsyncGenerator[Any, Any]) -> Callable[[Any], Any]:
+def unregistered(inner: AsyncGenerator[Any, Any]) -> Callable[[Any], Any]:
     """Return the first step of a generator that the event loop is not to know.
 
     A loop that ends closes every generator it knows at the same time, and complains where one is being closed already. It knows ours.
@@ -274,7 +282,7 @@ def model_call(original: Any) -> Any:
 
     @functools.wraps(original)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        run = _run_given(args, kwargs)
+        run = run_given(args, kwargs)
         if run is None or run.context is None:
             return original(self, *args, **kwargs)
         token = ambient.enter(run.context)
@@ -291,7 +299,7 @@ def model_call_async(original: Any) -> Any:
 
     @functools.wraps(original)
     async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        run = _run_given(args, kwargs)
+        run = run_given(args, kwargs)
         if run is None or run.context is None:
             return await original(self, *args, **kwargs)
         token = ambient.enter(run.context)
@@ -301,7 +309,7 @@ def model_call_async(original: Any) -> Any:
             raise  # LangChain reports it, with what was generated so far
         except BaseException as error:
             with shield:
-                handler.end(run, error=error)
+                handler.fail(run, error)
             raise
         finally:
             ambient.leave(token)
@@ -314,7 +322,7 @@ def model_events(original: Any, drive: Any = stepwise) -> Any:
 
     @functools.wraps(original)
     def events(self: Any, *args: Any, **kwargs: Any) -> Any:
-        inner, run = original(self, *args, **kwargs), _run_given(args, kwargs)
+        inner, run = original(self, *args, **kwargs), run_given(args, kwargs)
         return inner if run is None else drive(inner, lambda: Scope.around(run, reported=True))
 
     return events
@@ -324,7 +332,7 @@ model_events_async = functools.partial(model_events, drive=astepwise)
 """The same for ``_aiter_v2_events``."""
 
 
-def _run_given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:
+def run_given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | None:
     """Return the run of the run manager that a model was given: by keyword, or the first of the list that is its third argument."""
     given = kwargs.get("run_manager")
     if given is None and len(args) > 2:

@@ -12,9 +12,10 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext
 
 from lstm_trace import conventions as c
 from lstm_trace import upstream
+from lstm_trace.attributes import error_type
 from lstm_trace.instrument.langchain import attributes as to
 from lstm_trace.instrument.langchain.content import Content
-from lstm_trace.instrument.langchain.messages import Answer
+from lstm_trace.instrument.langchain.messages import NOTHING, Answer
 from lstm_trace.instrument.langchain.runs import RUN_KEY, Kind, LiveRuns, Run, Scope
 from lstm_trace.instrument.langchain.trajectory import NOWHERE, Place, Trajectory, branch_of, place_of
 from lstm_trace.recorder import Recorder, ambient, default_recorder
@@ -206,7 +207,9 @@ class Handler:
         if not run.recording:
             return
         if error is not None:
-            error = _judged(run, error)
+            error = _judged(run, error, context)
+            if error is None and run.left:
+                attributes = {**(attributes or {}), c.RUN_LEFT_EARLY: True}
         if run.interrupted:
             attributes = {**(attributes or {}), c.RUN_INTERRUPTED: True}
             if run.thread_id is not None:
@@ -214,6 +217,13 @@ class Handler:
         trajectory = run.trajectory
         events: Any = () if trajectory is None else [(c.EVENT_STEP, facts, began) for facts, began in trajectory.events()]
         (self._recorder or default_recorder()).close_run(run, attributes, events, error, end_ns)
+
+    def fail(self, run: Run, error: BaseException) -> None:
+        """Close a run that ``error`` broke off, and of which LangChain itself says nothing."""
+        if run.kind == "llm":
+            self.end_model(run, NOTHING, None, error=error)
+        else:
+            self.end(run, error=error)
 
     def end_model(self, run: Run, answer: Answer, response: Any, *, error: BaseException | None = None) -> None:
         """Close a model call with its answer's facts, and count it."""
@@ -232,8 +242,8 @@ class Handler:
             labels = self.vocabulary.metric_labels(run.asked) if run.asked is not None else {}
             if answer.model is not None:
                 labels[c.GEN_AI_RESPONSE_MODEL] = answer.model
-            if error is not None:
-                labels[c.ERROR_TYPE] = type(error).__qualname__
+            if error is not None and _judged(run, error, context) is not None:
+                labels[c.ERROR_TYPE] = error_type(error)
             tokens = {
                 kind: count for kind, count in (("input", answer.input_tokens), ("output", answer.output_tokens)) if count is not None
             }
@@ -258,14 +268,17 @@ def _model_is_suppressed(here: Context, above: Run | None) -> bool:
     return bool(here.get(SUPPRESS_MODEL)) and (above is None or above.kind != "llm")
 
 
-def _judged(run: Run, error: BaseException) -> BaseException | None:
-    """Return the error that a span shows: none for a stream closed early or for LangGraph's control flow."""
+def _judged(run: Run, error: BaseException, context: Context) -> BaseException | None:
+    """Return the error that a span shows: none for a stream that its reader left, or for LangGraph's control flow."""
     names = [each.__name__ for each in type(error).__mro__]
     if "GraphInterrupt" in names:
         run.interrupted = True
         if run.above is not None and run.above.thread_id is not None:
             run.above.interrupted = True
-    if "GraphBubbleUp" in names or isinstance(error, GeneratorExit):
+    if "GraphBubbleUp" in names:
+        return None
+    if isinstance(error, GeneratorExit) or ("CancelledError" in names and run.was_left(context)):
+        run.left = True
         return None
     return error
 

@@ -32,7 +32,8 @@ class Answer(NamedTuple):
     logprob_min: float | None = None
 
 
-_NOTHING: Final = Answer()
+NOTHING: Final = Answer()
+"""What is known of an answer that never came."""
 
 
 def asked(operation: str, serialized: Any, given: Mapping[str, Any], metadata: Mapping[str, Any]) -> Asked:
@@ -58,7 +59,7 @@ def answer(response: Any) -> Answer:
     """Read an ``LLMResult``: usage from the message, else from ``llm_output``; the rest from the response's metadata."""
     generations: list[Any] = [each for group in getattr(response, "generations", None) or () for each in group]
     if not generations:
-        return _NOTHING
+        return NOTHING
     first = generations[0]
     message = getattr(first, "message", None)
     said: Any = getattr(message, "response_metadata", None)
@@ -66,7 +67,7 @@ def answer(response: Any) -> Answer:
     output: Any = getattr(response, "llm_output", None)
     usage: Any = getattr(message, "usage_metadata", None)
     if not (said or info or output or usage):
-        return _NOTHING
+        return NOTHING
     said, info, output = _mapping(said), _mapping(info), _mapping(output)
     found: dict[str, Any] = _counted(usage) if usage else _counted_raw(said, output)
     found["model"] = (

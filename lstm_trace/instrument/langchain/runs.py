@@ -8,7 +8,7 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from opentelemetry.context import create_key
+from opentelemetry.context import Context, create_key
 
 from lstm_trace.guard import shield
 from lstm_trace.recorder import RunSpan
@@ -24,13 +24,26 @@ Kind = Literal["chain", "agent", "llm", "tool", "retriever", "embedding"]
 RUN_KEY: Final = create_key("lstm_trace.langchain.run")
 """The key under which an OpenTelemetry Context carries the innermost run that it belongs to."""
 
+READER_KEY: Final = create_key("lstm_trace.langchain.reader")
+"""The key under which it carries the Reader of the events of everything below."""
+
+
+class Reader:
+    """Whoever reads the events of a run that goes on in another task. ``left`` once they stopped before its end."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = False
+
 
 class Run(RunSpan):
     """One run and its span. ``context`` is None once it ended, which also breaks the cycle between a run and its context.
 
     ``above`` is the run that it is a step of. ``trajectory`` numbers the runs directly below this one, ``step_of`` is the one that waits
-    for this run's end. ``attempts`` counts what this run tries again and again below itself. A run that the sampler dropped is kept
-    (``recording`` is False) so that everything below it is dropped with it.
+    for this run's end. ``attempts`` counts what this run tries again and again below itself. ``left`` says that whoever read this run's
+    stream stopped before its end. A run that the sampler dropped is kept (``recording`` is False) so that everything below it is dropped
+    with it.
     """
 
     asked: Asked | None = None
@@ -40,6 +53,7 @@ class Run(RunSpan):
     attempts = 0
     tries: Scope | None = None
     interrupted = False
+    left = False
     thread_id: str | None = None
 
     def __init__(self, kind: Kind, above: Run | None, run_id: Any) -> None:
@@ -52,6 +66,18 @@ class Run(RunSpan):
         run: Run | None = self
         while run is not None:
             if run.tries is scope:
+                return True
+            run = run.above
+        return False
+
+    def was_left(self, context: Context) -> bool:
+        """Tell whether this run, whose context that was, is cancelled because nobody reads on: its own stream, or one above it."""
+        reader: Any = context.get(READER_KEY)
+        if reader is not None and reader.left:
+            return True
+        run: Run | None = self
+        while run is not None:
+            if run.left:
                 return True
             run = run.above
         return False

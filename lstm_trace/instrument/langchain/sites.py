@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from lstm_trace.instrument.langchain import current, managers, starts
+from lstm_trace.instrument.langchain import current, leaving, managers, starts
 from lstm_trace.instrument.langchain.patches import Site, Wrap
 from lstm_trace.instrument.langchain.runs import Scope, waiting_run
 
 _CHAT: Final = "langchain_core.language_models.chat_models"
+_CHAT_STREAM: Final = "langchain_core.language_models.chat_model_stream"
 _MANAGER: Final = "langchain_core.callbacks.manager"
 _RUNNABLE: Final = "langgraph._internal._runnable"
 _PREGEL: Final = "langgraph.pregel.main"
@@ -24,7 +25,12 @@ _STARTS: Final = {
 }
 _ENDS: Final = {
     "ChainRun": {"on_chain_end": starts.ended, "on_chain_error": starts.failed},
-    "LLMRun": {"on_llm_end": starts.answered, "on_llm_error": starts.model_failed, "on_llm_new_token": starts.chunk},
+    "LLMRun": {
+        "on_llm_end": starts.answered,
+        "on_llm_error": starts.model_failed,
+        "on_llm_new_token": starts.chunk,
+        "on_stream_event": starts.event,
+    },
     "ToolRun": {"on_tool_end": starts.tool_ended, "on_tool_error": starts.failed},
     "RetrieverRun": {"on_retriever_end": starts.retrieved, "on_retriever_error": starts.failed},
 }
@@ -91,7 +97,9 @@ def sites() -> Iterator[Site]:
     yield Site("langchain_core.retrievers", "BaseRetriever", "ainvoke", current.scoped_async(plain))
     yield Site("langchain_core.tools.base", "BaseTool", "arun", current.scoped_async(plain))
     yield Site(_CHAT, "BaseChatModel", "_iter_v2_events", current.model_events)
-    yield Site(_CHAT, "BaseChatModel", "_aiter_v2_events", current.model_events_async)
+    yield Site(_CHAT, "BaseChatModel", "_aiter_v2_events", leaving.model_events)
+    yield Site(_CHAT_STREAM, "AsyncChatModelStream", "aclose", leaving.model_stream_closed)
+    yield Site("langchain_core.runnables.base", None, "_astream_events_implementation_v2", leaving.events)
     for module, owner, call in (
         (_CHAT, "BaseChatModel", "generate_with_cache"),
         ("langchain_core.language_models.llms", "BaseLLM", "generate_helper"),

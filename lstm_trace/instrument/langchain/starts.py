@@ -156,6 +156,12 @@ def chunk(run: Run, args: Args, given: Given) -> None:
         run.first_chunk_ns = handler.recorder.clock()
 
 
+def event(run: Run, args: Args, given: Given) -> None:
+    """Note the first event of the newer streaming protocol that brings something of the answer."""
+    if run.first_chunk_ns is None and _given(args, given, 0, "event").get("event") == "content-block-delta":
+        run.first_chunk_ns = handler.recorder.clock()
+
+
 def tool_ended(run: Run, args: Args, given: Given) -> None:
     """Close a tool call; an error that was turned into a message for the model is still an error of the tool."""
     output = _given(args, given, 0, "output")
