@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.dimensions import cohort_rank
 from lstm_trace.analyse.intervals import wilson
 from lstm_trace.analyse.labelled import MECHANISMS
+from lstm_trace.analyse.paired import flipped, inflation, ranked, summed
 from lstm_trace.analyse.shapley import Floats
 from lstm_trace.analyse.values import plain
 from lstm_trace.analyse.windows import Who, Windows, matched
@@ -56,10 +58,12 @@ class Comparison:
 
     Of the windows judged for both, ``only_primary_failed`` and ``only_candidate_failed`` decide: ``quality_p_value`` is McNemar's exact
     test of them. ``latency_ratio`` is the median of candidate over primary within a window, ``latency_p_value`` Wilcoxon's signed rank
-    test. ``agreement`` is the share of windows with the same label.
+    test. ``agreement`` is the share of windows with the same label. Windows of one of the ``sessions`` are alike: where sessions hold
+    several, both tests count a session once (``paired``), and the intervals of the fail rates are as wide as that makes them.
     """
 
     windows: int
+    sessions: int
     unmatched: tuple[int, int]
     primary: Contender
     candidate: Contender
@@ -101,27 +105,40 @@ def compare(
     ``compute_price`` is the price of one hour of a component that calls no model. Raises BadInput, a refusal, where windows do not match.
     """
     windows = matched(store, Who.parse(primary), Who.parse(candidate), gold=gold, key=key, view=view)
+    return compared(windows, gold=gold, prices=prices or {}, compute_price=compute_price)
+
+
+def compared(
+    windows: Windows, *, gold: str = "gold", prices: Mapping[str, tuple[float, float]] | None = None, compute_price: float | None = None
+) -> Comparison:
+    """The same as ``compare``, for windows that are already matched; ``gold`` is the name of what judged them."""
     notes: list[str] = []
     sides = [_contender(windows, index, prices or {}, compute_price, notes) for index in range(2)]
-    judged = np.isfinite(windows.failed).all(axis=0)
+    judged: NDArray[np.bool_] = np.asarray(np.isfinite(windows.failed).all(axis=0))
     one, two = (windows.failed[index][judged] == 1 for index in range(2))
     only = int((one & ~two).sum()), int((~one & two).sum())
+    sessions = np.unique(windows.session).size
+    if sessions < len(windows.cohort):
+        notes.append(f"{len(windows.cohort)} windows are of {sessions} sessions: the tests count a session once")
     if not judged.any():
         notes.append(f"quality is not compared: no window has {gold} on both components' own spans")
-    if len(windows.cohort) < FEW:
-        notes.append(f"few windows: {len(windows.cohort)}")
+    if sessions < FEW:
+        notes.append(f"few windows: {len(windows.cohort)}" + (f", of {sessions} sessions" if sessions < len(windows.cohort) else ""))
     if windows.unmatched[0] or windows.unmatched[1]:
-        notes.append(f"left out as unmatched: {windows.unmatched[0]} calls of {primary}, {windows.unmatched[1]} of {candidate}")
-    ratio, latency_p = _latency(windows.duration_s)
+        notes.append(
+            f"left out as unmatched: {windows.unmatched[0]} calls of {windows.primary}, {windows.unmatched[1]} of {windows.candidate}"
+        )
+    ratio, latency_p = _latency(windows.duration_s, windows.session)
     labelled = [(a, b) for a, b in zip(*windows.labels, strict=True) if a is not None and b is not None]
     return Comparison(
         len(windows.cohort),
+        sessions,
         windows.unmatched,
         sides[0],
         sides[1],
         int(judged.sum()),
         *only,
-        mcnemar(*only) if judged.any() else None,
+        _worse(windows, judged) if judged.any() else None,
         ratio,
         latency_p,
         sum(a == b for a, b in labelled) / len(labelled) if labelled else None,
@@ -130,26 +147,20 @@ def compare(
     )
 
 
-def mcnemar(only_first: int, only_second: int) -> float:
-    """McNemar's exact p-value, two-sided, of the pairs in which only one of two failed. Source: McNemar (1947).
-
-    >>> round(mcnemar(19, 0), 7)
-    3.8e-06
-    """
-    from statsmodels.stats.contingency_tables import mcnemar as test
-
-    if only_first + only_second == 0:
-        return 1.0
-    table: Any = test([[0, only_first], [only_second, 0]], exact=True)
-    return float(min(1.0, table.pvalue))
+def _worse(windows: Windows, chosen: NDArray[np.bool_]) -> float:
+    """McNemar's exact p-value over sessions that both fail alike, on the ``chosen`` windows, judged for both."""
+    failed = windows.failed[:, chosen]
+    return flipped(summed(failed[1] - failed[0], windows.session[chosen]).astype(np.int64))
 
 
 def _contender(
     windows: Windows, index: int, prices: Mapping[str, tuple[float, float]], compute_price: float | None, notes: list[str]
 ) -> Contender:
     name = str((windows.primary, windows.candidate)[index])
-    failed = windows.failed[index][np.isfinite(windows.failed[index])]
-    interval = wilson(int(failed.sum()), failed.size)
+    judged = np.isfinite(windows.failed[index])
+    failed = windows.failed[index][judged]
+    alike = inflation(failed, windows.session[judged])
+    interval = wilson(failed.sum() / alike, failed.size / alike)
     timed = windows.duration_s[index][np.isfinite(windows.duration_s[index])]
     tokens = [float(np.nan_to_num(side[index]).mean()) for side in (windows.input_tokens, windows.output_tokens)]
     models = windows.models[index]
@@ -179,27 +190,24 @@ def _contender(
     )
 
 
-def _latency(durations: Floats) -> tuple[float | None, float | None]:
-    from scipy.stats import wilcoxon
-
-    both = durations[:, np.isfinite(durations).all(axis=0) & (durations > 0).all(axis=0)]
-    if not both.size:
+def _latency(durations: Floats, session: NDArray[np.int64]) -> tuple[float | None, float | None]:
+    timed = np.isfinite(durations).all(axis=0) & (durations > 0).all(axis=0)
+    if not timed.any():
         return None, None
-    moved = np.log(both[1]) - np.log(both[0])
-    ranked: Any = wilcoxon(moved) if np.any(moved != 0) else None
-    return float(np.exp(np.median(moved))), 1.0 if ranked is None else float(ranked.pvalue)
+    moved = np.log(durations[1, timed]) - np.log(durations[0, timed])
+    return float(np.exp(np.median(moved))), ranked(moved, session[timed])
 
 
-def _cohorts(windows: Windows, judged: Any) -> tuple[CohortPair, ...]:
+def _cohorts(windows: Windows, judged: NDArray[np.bool_]) -> tuple[CohortPair, ...]:
     from scipy.stats import false_discovery_control
 
     cohorts = np.array(windows.cohort, dtype=object)
     found: list[tuple[str, int, float, float, float]] = []
     for cohort in sorted(set(windows.cohort), key=cohort_rank):
-        one, two = (windows.failed[index][judged & (cohorts == cohort)] == 1 for index in range(2))
-        if one.size:
-            p_value = mcnemar(int((one & ~two).sum()), int((~one & two).sum()))
-            found.append((cohort, one.size, float(one.mean()), float(two.mean()), p_value))
+        inside = judged & (cohorts == cohort)
+        if inside.any():
+            one, two = (float(windows.failed[index][inside].mean()) for index in range(2))
+            found.append((cohort, int(inside.sum()), one, two, _worse(windows, inside)))
     if not found:
         return ()
     adjusted = false_discovery_control([row[4] for row in found])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 
-def wilson(failed: int, n: int, level: float = 0.95) -> tuple[float, float] | None:
-    """Wilson's interval of ``failed`` out of ``n``; None without a case.
+def wilson(failed: float, n: float, level: float = 0.95) -> tuple[float, float] | None:
+    """Wilson's interval of ``failed`` out of ``n``; None without a case. Cases that are alike count as fewer, not always whole, ones.
 
     >>> [round(end, 4) for end in wilson(97, 812)]
     [0.0989, 0.1436]

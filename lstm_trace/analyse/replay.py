@@ -5,15 +5,18 @@ Comparing releases cannot tell a worse component from inputs that got harder in 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import numpy as np
+
 from lstm_trace import conventions as c
 from lstm_trace.analyse import cases
 from lstm_trace.analyse.cases import EVERYTHING, PASS_SCORE, View
-from lstm_trace.analyse.compare import mcnemar
 from lstm_trace.analyse.diagnose import Verdict
+from lstm_trace.analyse.paired import flipped
 from lstm_trace.analyse.sides import sided, two_sides
 from lstm_trace.analyse.values import fetched, plain
 from lstm_trace.errors import BadInput
@@ -92,6 +95,7 @@ def _settle(name: str, expected: float, inputs: Sequence[Case], pipeline: Pipeli
     """``expected``: the share of these inputs that putting the component back should fix, if it is to blame."""
     fixed = broken = errors = n = 0
     first: Exception | None = None
+    sessions: defaultdict[str, int] = defaultdict(int)
     for case in inputs:
         try:
             passed = [_passed(pipeline(case, put_back)) for put_back in (None, name)]
@@ -104,12 +108,14 @@ def _settle(name: str, expected: float, inputs: Sequence[Case], pipeline: Pipeli
         n += 1
         fixed += not passed[0] and bool(passed[1])
         broken += bool(passed[0]) and not passed[1]
+        sessions[case.session_id or f"/{case.trace_id}"] += bool(passed[1]) - bool(passed[0])
     if n == 0:
         why = f", the first with {type(first).__name__}: {first}" if first else ""
         raise BadInput(f"--replay: none of {len(inputs)} inputs could be run with {name} put back{why}")
-    p_value = mcnemar(fixed, broken)
+    net = np.array([*sessions.values()], dtype=np.int64)
+    p_value = flipped(net)
     # Upper end of the net share fixed; one discordant pair is added, or none at all would look certain.
-    upper = (fixed - broken + 1.96 * (fixed + broken + 1) ** 0.5) / n
+    upper = (fixed - broken + 1.96 * (int(net @ net) + 1) ** 0.5) / n
     confirmed = p_value < LEVEL and fixed > broken
     outcome = "confirmed" if confirmed else "cleared" if upper < expected / 2.0 else "undecided"
     return Replayed(name, n, fixed, broken, errors, p_value, outcome)

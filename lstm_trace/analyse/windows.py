@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lstm_trace.analyse import cases
 from lstm_trace.analyse.cases import View
@@ -43,11 +44,15 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Matched windows. Arrays are (2, windows), primary first; a value that a call does not have is NaN (labels: None)."""
+    """Matched windows. Arrays are (2, windows), primary first; a value that a call does not have is NaN (labels: None).
+
+    ``session`` (windows,) numbers the session that a window was cut from: the primary's, else the candidate's, else the trace itself.
+    """
 
     primary: Who
     candidate: Who
     cohort: tuple[str, ...]
+    session: NDArray[np.int64]
     labels: tuple[tuple[str | None, ...], tuple[str | None, ...]]
     duration_s: Floats
     failed: Floats
@@ -92,6 +97,7 @@ def matched(store: Store, primary: Who, candidate: Who, *, gold: str, key: str |
         primary,
         candidate,
         tuple(row["cohort"] for row in ones),
+        np.unique([one["session_id"] or two["session_id"] or f"/{one['trace_id']}" for one, two in pairs], return_inverse=True)[1],
         (tuple(row["label"] for row in ones), tuple(row["label"] for row in twos)),
         both("duration_s"),
         both("failed"),
@@ -124,7 +130,9 @@ def _side(store: Store, who: Who, gold: str, key: str | None, view: View) -> lis
     made = made.filter(made.evaluation_name == gold).mutate(failed=cases.failed(made))
     judged = made.group_by(trace_id=made.target_trace_id, span_id=made.target_span_id).aggregate(failed=made.failed.max())
     rows = calls.left_join(judged, ["trace_id", "span_id"]).left_join(_spent(store, calls), ["trace_id", "span_id"])
-    found = rows.select("window", "cohort", "length", "label", "duration_s", "failed", "input_tokens", "output_tokens", "model")
+    found = rows.select(
+        "window", "trace_id", "session_id", "cohort", "length", "label", "duration_s", "failed", "input_tokens", "output_tokens", "model"
+    )
     listed = fetched(found.order_by("window"))
     if not listed:
         missing = f" with the attribute {key}" if key else ""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, norm
 
-from lstm_trace.analyse.compare import compare
+from lstm_trace.analyse.compare import compare, compared
+from lstm_trace.analyse.intervals import wilson
+from lstm_trace.analyse.paired import flipped, mcnemar, summed
+from lstm_trace.analyse.windows import Who, Windows
 from lstm_trace.errors import BadInput
 from lstm_trace.store import store_of
 from tests.analyse.incidents import Ids, judgement, span
@@ -18,13 +26,14 @@ LENGTHS = RANDOM.integers(1, 30, N)
 MS = RANDOM.integers(3, 9, N), RANDOM.integers(200, 400, N)
 
 
-def calls(*, offset=0, same_trace=True, longer=0, shadowed=N):
+def calls(*, offset=0, same_trace=True, longer=0, shadowed=N, windows=None):
     """An LSTM and an LLM that predict the same intent, the LLM's model call two levels below its component."""
     ids = Ids()
     for index in range(N):
         trace, at = ids.of_trace(), 10**18 + index * 10**9
         root, one, two, inner, chat = (ids.of_span() for _ in range(5))
-        common = {"trace_id": trace, "release": "v1", "attributes": {"app.window": f"w{index}"}}
+        session = None if windows is None else f"s{index // windows}"
+        common = {"trace_id": trace, "release": "v1", "attributes": {"app.window": f"w{index}"}, "session_id": session}
         yield common | span(root, None, "chain claims", "CHAIN", at, 500)
         yield common | span(one, root, "lstm intent", "CHAIN", at, int(MS[0][index])) | {
             "component": "intent", "length": int(LENGTHS[index]), "label": "a",
@@ -101,3 +110,65 @@ def test_a_model_without_a_price_has_no_cost():
         found = compare(store, "intent", "llm-intent", prices={"large": (1.0, 2.0)})
     assert found.candidate.cost_per_1000 is None
     assert "no cost for llm-intent: give --price small=IN,OUT" in found.notes
+
+
+def test_windows_of_one_session_are_not_so_many_independent_ones():
+    """Ten sessions, in each of which twelve windows say the same: as much as ten windows say, whoever counts them."""
+    one, two = (np.repeat(wrong, 12) for wrong in ([True] * 6 + [False] * 4, [False] * 10))
+    made = Windows(
+        Who("a"), Who("b"), ("1-4",) * 120, np.repeat(np.arange(10), 12), ((None,) * 120,) * 2, np.tile([[0.01], [0.02]], 120),
+        np.array([one, two], dtype=float), np.zeros((2, 120)), np.zeros((2, 120)), (frozenset(), frozenset()), (0, 0),
+    )  # fmt: skip
+    alone = replace(made, session=np.arange(120))
+    together, apart = compared(made), compared(alone)
+    assert (together.only_primary_failed, together.sessions, apart.sessions) == (72, 10, 120)
+    assert together.quality_p_value == pytest.approx(mcnemar(6, 0)) == together.cohorts[0].q_value
+    assert apart.quality_p_value == pytest.approx(mcnemar(72, 0))
+    assert together.latency_p_value == pytest.approx(2 * 0.5**10)
+    assert apart.latency_p_value < 1e-20
+    assert (together.primary.ci_low, together.primary.ci_high) == pytest.approx(wilson(6, 10))
+    assert (apart.primary.ci_low, apart.primary.ci_high) == pytest.approx(wilson(72, 120))
+    assert "120 windows are of 10 sessions: the tests count a session once" in together.notes
+    assert not any("sessions" in note for note in apart.notes)
+
+
+def test_sessions_are_read_from_the_store():
+    with store_of(calls(windows=4)) as store:
+        found = compare(store, "intent", "llm-intent")
+        assert (found.windows, found.sessions) == (N, N // 4)
+    with store_of(calls()) as store:
+        assert compare(store, "intent", "llm-intent").sessions == N
+
+
+@given(st.lists(st.integers(-4, 4), max_size=10))
+def test_the_sign_flip_test_is_the_count_of_all_signs(differences):
+    sums = [abs(sum(signs)) for signs in itertools.product(*((-d, d) for d in differences))]
+    assert flipped(np.array(differences, dtype=np.int64)) == pytest.approx(np.mean([s >= abs(sum(differences)) for s in sums]))
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_without_sessions_it_is_mcnemars_test(first, second):
+    expected = binomtest(first, first + second).pvalue if first + second else 1.0
+    assert mcnemar(first, second) == pytest.approx(expected)
+
+
+def test_a_quiet_comparison_of_long_sessions_is_quiet():
+    """Both contenders fail alike in the same sessions; counted as independent windows every third comparison would be significant."""
+    random = np.random.default_rng(3)
+    alarms = 0
+    for _ in range(300):
+        leaning = np.repeat(random.normal(0, 2, 40), 8)  # which of the two a session suits better
+        rate = 1 / (1 + np.exp(1.5 - np.stack([leaning, -leaning]) / 2))
+        failed = (random.random(rate.shape) < rate).astype(np.int64)
+        alarms += flipped(summed(failed[1] - failed[0], np.repeat(np.arange(40), 8)).astype(np.int64)) < 0.05
+    assert alarms <= 300 * 0.08
+
+
+def test_as_many_unequal_sessions_as_there_may_be():
+    random = np.random.default_rng(4)
+    few, many = (random.integers(-3, 4, n) for n in (10_000, 60_000))
+    assert 0 < flipped(few) <= 1
+    exact = flipped(many[:11_000])
+    scale = np.sqrt((many[:11_000] ** 2).sum())
+    assert exact == pytest.approx(2 * norm.sf((abs(many[:11_000].sum()) - 0.5) / scale), rel=0.02)
+    assert 0 < flipped(many) <= 1
