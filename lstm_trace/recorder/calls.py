@@ -78,19 +78,24 @@ def as_prediction(said: Single | Prediction) -> Prediction:
 
 
 class Described:
-    """A component and what stands on every span of it: ``constants``, built once for the ``source`` in force and copied at each call."""
+    """A component and what stands on every span of it: ``constants``, built once for the ``source`` in force and copied at each call.
 
-    __slots__ = ("component", "constants", "source", "span_name")
+    ``noted`` is the same for an event, which is of no kind.
+    """
+
+    __slots__ = ("component", "constants", "noted", "source", "span_name")
 
     def __init__(self, component: Component) -> None:
         self.component = component
         self.span_name = "lstm " + component.name
         self.source: Any = None
         self.constants: Attributes = {}
+        self.noted: Attributes = {}
 
     def learn(self, recorder: Writer, source: Any) -> None:
         """Build the constants for another source."""
         self.constants = recorder.constants_of(self.component)
+        self.noted = {name: value for name, value in self.constants.items() if name != OI_KIND}
         self.source = source
 
 
@@ -173,13 +178,14 @@ def finish_single(
     described = call.described
     if described.source is not where:
         described.learn(recorder, where)
-    attributes = described.constants.copy()
+    attributes = described.noted.copy() if as_event else described.constants.copy()
     if length is not None or said is not None:
         attributes[BATCH_SIZE] = 1
     if call.attributes:
         attributes.update(call.attributes)
         call.attributes = {}
-    spoken: Attributes = {}  # of this one sequence: its event says it as well
+    # Of this one sequence: its event says it as well, or nothing but its event does.
+    spoken: Attributes = attributes if as_event else {}
     cohort = None
     if length is not None:
         cohort = recorder.cohort(length)
@@ -206,15 +212,14 @@ def finish_single(
         spoken[STATE_ORIGIN] = state.origin
         if state.steps is not None:
             attributes[STATE_STEPS] = state.steps
-    attributes.update(spoken)
+    if not as_event:
+        attributes.update(spoken)
     inherited: Any = current.get(FACTS_KEY)
     spoken[BATCH_INDEX] = attributes.get(BATCH_INDEX, 0)
     if inherited is not None and TRAJECTORY_STEP in inherited:
         spoken[TRAJECTORY_STEP] = inherited[TRAJECTORY_STEP]
     if as_event:
         span_context = call.parent
-        attributes.update(spoken)
-        del attributes[OI_KIND]
         where.lane.note(current[ambient.SPAN_KEY], EVENT_PREDICTION, attributes, end_ns)
     else:
         span_context = _write(call, recorder, where, attributes, spoken if said is not None else None, inherited, end_ns)

@@ -186,6 +186,10 @@ class Lane:
     def note(self, span: Span, name: str, attributes: dict[str, Any], time_ns: int) -> None:
         """Add an event with clean attributes; the dict is the event's from now on."""
         if type(span) is self._kind:
-            span._add_event(self._event_of(name, attributes, time_ns))  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-        else:
-            span.add_event(name, attributes, time_ns)
+            sdk: Any = span
+            event = self._event_of(name, attributes, time_ns)
+            with sdk._lock:
+                if sdk._end_time is None:
+                    sdk._events.append(event)
+                    return
+        span.add_event(name, attributes, time_ns)
