@@ -203,7 +203,7 @@ def _judgements(store: Store, view: View, asked: Iterable[str]) -> Any:
 
     made = store.evaluations
     made = made.select(
-        "evaluation_name", "version", "annotator", "target_trace_id", "target_span_id", "time_ns",
+        "evaluation_name", "version", "annotator", "target_trace_id", "target_span_id", "time_ns", "score",
         judged=judged(made), failed=failed(made), copied_release=made.release, copied_cohort=made.cohort,
         copied_confidence=made.confidence, carrier_trace_id=made.trace_id, carrier_span_id=made.span_id,
     )  # fmt: skip

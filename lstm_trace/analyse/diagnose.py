@@ -10,6 +10,7 @@ from lstm_trace.analyse.attribution import Attribution, attribute
 from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.labelled import Labelled, labelled
 from lstm_trace.analyse.values import plain
+from lstm_trace.analyse.worst import worst_first
 from lstm_trace.store import Store
 
 MIN_EFFECT_PP: Final = 0.3
@@ -205,8 +206,11 @@ def _hidden(flagged: tuple[str, ...]) -> str:
 
 
 def _exemplars(cells: Labelled, candidate: str, flagged: tuple[str, ...], where: tuple[Where, ...], at_most: int = 5) -> tuple[str, ...]:
-    """Failed traces of the candidate in which the first flagged component went wrong, in its cohorts; smallest ids first."""
-    blamed = next((name for name in flagged if name != "mix"), None)
+    """Failed traces of the candidate in which the first flagged component went wrong, in its cohorts; worst first.
+
+    Of `mix` alone: failed traces of the cohorts that grew.
+    """
+    blamed = next((name for name in flagged if name != "mix"), next(iter(flagged), None))
     if blamed is None:
         return ()
     rows = cells.wide
@@ -215,7 +219,7 @@ def _exemplars(cells: Labelled, candidate: str, flagged: tuple[str, ...], where:
     rows = rows.filter(rows.cohort.isin(cohorts)) if cohorts else rows
     if blamed in cells.mechanisms:
         rows = rows.filter(rows[blamed] == 1)
-    else:
+    elif blamed != "mix":
         for mechanism in cells.mechanisms:
             rows = rows.filter(rows[mechanism] == 0)
-    return tuple(rows.select("trace_id").order_by("trace_id").limit(at_most).to_pyarrow().column(0).to_pylist())
+    return worst_first(rows, at_most)

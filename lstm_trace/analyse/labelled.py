@@ -167,7 +167,7 @@ def _versions(sides: Mapping[str, Mapping[tuple[str | None, str | None], int]], 
 
 
 def _wide(store: Store, judged: Any, outcome: str, used: Mapping[str, str]) -> Any:
-    """One row a trace with a judged outcome: release, cohort, weight, 0/1 (or null) a mechanism, ``failed``."""
+    """One row a trace with a judged outcome: release, cohort, weight, 0/1 (or null) a mechanism, ``failed``, and what ranks it."""
     import ibis
 
     spans = store.spans
@@ -183,6 +183,9 @@ def _wide(store: Store, judged: Any, outcome: str, used: Mapping[str, str]) -> A
         cohort=rows.cohort.max(where=of == outcome).fill_null(UNKNOWN),
         session=rows.session_id.max(where=of == outcome),
         weight=rows.weight.max().fill_null(1.0),
+        score=rows.score.min(where=of == outcome),
+        confidence=rows.confidence.min(where=of == outcome),
+        length=rows.length.max(where=of == outcome),
         failed=rows.failed.max(where=of == outcome),
         **{mechanism: rows.failed.max(where=of == name) for mechanism, name in used.items()},
     )

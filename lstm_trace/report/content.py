@@ -14,6 +14,7 @@ from lstm_trace.analyse.drift import Drift, drift
 from lstm_trace.analyse.labelled import MECHANISMS, NOT_AN_OUTCOME
 from lstm_trace.analyse.onetrace import Trace, read_trace
 from lstm_trace.analyse.sides import releases
+from lstm_trace.analyse.worst import worst_first
 from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
 
@@ -109,11 +110,9 @@ def _confidence(store: Store, shown: Sequence[str]) -> list[Mapping[str, Any]]:
 
 
 def _failed(store: Store, evaluation: str | None, candidate: str | None) -> tuple[str, ...]:
-    """Failed traces with the least confident predictions."""
+    """Failed traces, the worst first."""
     judged = cases.judgements(store)
     bad = judged.filter(judged.failed == 1, judged.evaluation_name == evaluation if evaluation else judged.failed.notnull())
     if candidate is not None:
         bad = bad.filter(bad.release == candidate)
-    held = bad.semi_join(store.spans, "trace_id")
-    ids = held.group_by("trace_id").aggregate(least=held.confidence.min()).order_by("least", "trace_id").limit(WORST)
-    return tuple(ids.to_pyarrow().column("trace_id").to_pylist())
+    return worst_first(bad.semi_join(store.spans, "trace_id"), WORST)

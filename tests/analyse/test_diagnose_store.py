@@ -50,7 +50,10 @@ def test_exemplars_are_failed_traces_of_the_component_in_its_cohort(verdict):
     indices = [int(trace, 16) for trace in verdict.exemplars]
     v2 = [(i, 1200 * 5 + 1 + i * 5) for i in range(1100)]  # five traces a session: its own and four of its judgements
     bad = [trace for i, trace in v2 if V2.failed[i] and V2.classifier[i] and V2.cohort[i] == 4]
-    assert indices == bad[:5]
+    index = {trace: i for i, trace in enumerate(range(1200 * 5 + 1, 1200 * 5 + 1 + 1100 * 5, 5))}
+    ranked = sorted(bad, key=lambda trace: (V2.confidence[index[trace]], -V2.length[index[trace]], trace))
+    assert indices == ranked[:5]
+    assert indices != sorted(bad)[:5]
 
 
 def test_the_sentence_says_it(verdict):

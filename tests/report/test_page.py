@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lstm_trace.errors import BadInput
+from lstm_trace.report.content import gather
 from lstm_trace.report.page import LIMIT_BYTES, write
 from lstm_trace.store import store_of
 from tests.analyse.incidents import Ids, World, rows, simulate
@@ -154,3 +155,19 @@ def browse(path, tmp_path, width):
     command += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / f'{path.parent.name}{width}'}"]
     command += [f"--window-size={width},1600", "--dump-dom", path.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
+
+
+def test_without_a_second_release_the_worst_traces_are_shown_first():
+    """Lowest score, then lowest confidence, then longest; equal ones in the order of their ids."""
+    random, ids = np.random.default_rng(5), Ids()
+    outcomes = simulate(World(), 60, random)
+    made = list(rows(outcomes, "v1", ids))
+    for row in made:
+        if row.get("evaluation_name") == "answer_quality" and row["evaluation_score"] == 0.0:
+            row["evaluation_score"] = 0.25
+    judged = [row for row in made if row.get("evaluation_name") == "answer_quality" and row["evaluation_label"] == "fail"]
+    judged[-1]["evaluation_score"] = 0.1
+    order = {f"{1 + 5 * i:032x}": (outcomes.confidence[i], -outcomes.length[i]) for i in range(60)}
+    rest = sorted((row["target_trace_id"] for row in judged[:-1]), key=lambda trace: (*order[trace], trace))
+    with store_of(made) as store:
+        assert [trace.trace_id for trace in gather(store).worst] == [judged[-1]["target_trace_id"], *rest[:2]]
