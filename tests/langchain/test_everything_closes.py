@@ -234,6 +234,20 @@ async def test_a_cancelled_gather_closes_all_of_its_agents(langchain: Traced) ->
     assert len([span for span in langchain.spans if span.name.startswith("chat")]) == 8
 
 
+@pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError, KeyboardInterrupt])
+async def test_a_tool_that_langchain_itself_lets_fall_closes_at_once(langchain: Traced, error: type[BaseException]) -> None:
+    @tool
+    def leave(q: str) -> str:
+        """Leave."""
+        raise error
+
+    with pytest.raises(error) as caught:  # kept, with every frame that the exception passed
+        leave.invoke({"q": "x"})
+    assert LangChainInstrumentor().live_runs() == 0
+    assert (attributes(langchain.named("execute_tool leave"))["error.type"]).endswith(error.__name__)
+    del caught
+
+
 @pytest.mark.parametrize("nested", [False, True])
 async def test_an_interrupt_is_no_error_and_the_resumed_run_links_to_the_paused_one(langchain: Traced, nested: bool) -> None:
     def ask(_: State) -> State:

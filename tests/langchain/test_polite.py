@@ -16,6 +16,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 
 import lstm_trace
 from lstm_trace import LangChainInstrumentor, Settings
+from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain.sites import sites
 from tests.langchain.conftest import parent_of
 from tests.langchain.models import Scripted, Streaming
@@ -211,6 +212,23 @@ def test_a_run_without_any_provider_is_left_alone() -> None:
     try:
         assert (RunnableLambda(str) | Streaming()).invoke(1).content == "yes"
         assert "".join(str(chunk.content) for chunk in Streaming().stream("x")) == "yes"
+    finally:
+        instrumentor.uninstrument()
+
+
+def test_a_provider_that_raises_costs_the_spans_and_not_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shield, "strict", False)
+
+    class Raising(trace.TracerProvider):
+        def get_tracer(self, *_: Any, **__: Any) -> trace.Tracer:
+            raise OSError("no tracer")
+
+    instrumentor = LangChainInstrumentor()
+    instrumentor.instrument(tracer_provider=Raising())
+    try:
+        chain = RunnableLambda(str) | Streaming()
+        assert chain.invoke(1).content == "yes"
+        assert "".join(str(chunk.content) for chunk in chain.stream(1)) == "yes"
     finally:
         instrumentor.uninstrument()
 

@@ -13,6 +13,7 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext
 from lstm_trace import conventions as c
 from lstm_trace import upstream
 from lstm_trace.attributes import error_type
+from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain import attributes as to
 from lstm_trace.instrument.langchain.content import Content
 from lstm_trace.instrument.langchain.messages import NOTHING, Answer
@@ -70,8 +71,12 @@ class Handler:
         return Content(recorder, vocabulary.openinference, vocabulary.gen_ai)
 
     def silent(self) -> bool:
-        """Tell whether nothing can record, whatever the context: no provider, or a sampler that drops everything."""
-        return self.silenced or (self._recorder or default_recorder()).never_records()
+        """Tell whether nothing can record, whatever the context: no provider, one that raises, or a sampler that drops everything."""
+        try:
+            return self.silenced or (self._recorder or default_recorder()).never_records()
+        except Exception as error:  # noqa: BLE001
+            shield.caught(error)
+            return True
 
     # --- Start ---------------------------------------------------------------------------------------------------------------
 

@@ -95,6 +95,7 @@ def sites() -> Iterator[Site]:
         yield Site(f"langchain.agents.middleware.{module}", owner, f"awrap_{name}_call", current.retrying_async)
     yield Site("langchain_core.retrievers", "BaseRetriever", "invoke", current.scoped(plain))
     yield Site("langchain_core.retrievers", "BaseRetriever", "ainvoke", current.scoped_async(plain))
+    yield Site("langchain_core.tools.base", "BaseTool", "run", current.scoped(plain))
     yield Site("langchain_core.tools.base", "BaseTool", "arun", current.scoped_async(plain))
     yield Site(_CHAT, "BaseChatModel", "_iter_v2_events", current.model_events)
     yield Site(_CHAT, "BaseChatModel", "_aiter_v2_events", leaving.model_events)
