@@ -26,7 +26,7 @@ class NoTraces:
     def __getitem__(self, name: str) -> NoTraces:
         return self
 
-    def __call__(self, *given: object) -> NoTraces:
+    def __call__(self, *given: object, **named: object) -> NoTraces:
         return self
 
     def __eq__(self, other: object) -> NoTraces:  # type: ignore[override]
@@ -147,3 +147,18 @@ def test_hidden_difficulty_is_said_not_to_be_excluded():
 def test_next_to_nothing_is_insufficient(n):
     incident = Incident("tiny", FINE, {"insufficient_evidence"}, n=(n, n))
     assert verdict_of(incident, 0).verdict == ("insufficient_evidence",)
+
+
+def test_with_few_labels_an_incident_is_not_called_none():
+    """600 traces a release name the cause of half of the milder incidents; of the rest nobody may say that nothing got worse."""
+    milder = [incident for incident in INCIDENTS[:18] if incident.n == (3000, 3000)]
+    found = [(incident.verdict, set(verdict_of(replace(incident, n=(600, 600)), seed).verdict)) for incident in milder for seed in range(4)]
+    right = sum(verdict == truth for truth, verdict in found)
+    assert right >= 0.4 * len(found)
+    assert sum(verdict == {"none"} for _, verdict in found) <= 0.02 * len(found)
+    assert sum(bool(verdict - truth - {"insufficient_evidence"}) for truth, verdict in found) <= 0.03 * len(found)
+
+
+def test_what_got_better_for_certain_is_none_with_few_labels_too():
+    better = Incident("better", FINE, {"none"}, before=replace(FINE, classifier=(0.2,) * 5, generation=(0.12, 0.8)), n=(600, 600))
+    assert right(better, 6) == 1.0
