@@ -9,9 +9,11 @@ from langchain_core.language_models.fake import FakeListLLM
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tools import ToolException, tool
+from opentelemetry.trace import StatusCode
 
 from lstm_trace import Settings
-from lstm_trace.instrument.langchain.messages import Answer, answer, document_facts
+from lstm_trace.guard import shield
+from lstm_trace.instrument.langchain.messages import Answer, answer, asked, document_facts
 from tests.langchain.conftest import attributes
 from tests.langchain.models import Scripted, Shelf, Streaming
 from tests.tracing import Traced
@@ -112,12 +114,43 @@ def test_a_text_completion(langchain: Traced) -> None:
             None,
             Answer(None, None, ("length",), logprob_mean=-2.0, logprob_min=-3.0),
         ),
+        ({"stopReason": "end_turn"}, None, None, Answer(None, None, ("end_turn",))),
+        ({"logprobs": [{"token": "a", "logprob": -1.0}, {"logprob": -3.0}]}, None, None, Answer(logprob_mean=-2.0, logprob_min=-3.0)),
+        ({}, {"logprobs_result": [{"token": "a", "logprob": -1.0}]}, None, Answer(logprob_mean=-1.0, logprob_min=-1.0)),
+        (
+            {"logprobs": {"content": [{"logprob": -1.0}, {"logprob": float("-inf")}, {"logprob": float("nan")}]}},
+            None,
+            None,
+            Answer(logprob_mean=-1.0, logprob_min=-1.0),
+        ),
+        ({"token_usage": {"prompt_tokens": float("nan"), "completion_tokens": 2.0}}, None, None, Answer(output_tokens=2)),
         ({"token_usage": None, "logprobs": None}, None, {}, Answer()),
     ],
 )
 def test_what_providers_call_it(message: Any, generation_info: Any, llm_output: Any, expected: Answer) -> None:
     generation = ChatGeneration(message=AIMessage("yes", response_metadata=message), generation_info=generation_info)
     assert answer(LLMResult(generations=[[generation]], llm_output=llm_output)) == expected
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("azure", "azure.ai.openai"), ("amazon_bedrock", "aws.bedrock"), ("mistral", "mistral_ai"), ("openai", "openai")]
+)
+def test_providers_have_the_names_that_opentelemetry_gave_them(theirs: str, ours: str) -> None:
+    assert asked("chat", None, {}, {"ls_provider": theirs}).provider == ours
+
+
+def test_an_answer_that_cannot_be_read_costs_that_and_not_the_spans_end(langchain: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Listing(Shelf):
+        """Returns what is no list of documents."""
+
+        def _get_relevant_documents(self, query: str, *, run_manager: Any) -> Any:
+            return {"documents": 1}
+
+    monkeypatch.setattr(shield, "strict", False)
+    before = shield.mistakes
+    assert Listing().invoke("x") == {"documents": 1}
+    assert langchain.named("retrieval Listing").status.status_code is StatusCode.UNSET
+    assert shield.mistakes == before + 1
 
 
 def test_the_models_confidence_stands_beside_the_classifiers(langchain: Traced) -> None:

@@ -101,10 +101,13 @@ def _begin(opener: Opener, callbacks: Any, made: Any, args: tuple[Any, ...], kwa
 def on_end(closer: Closer) -> Callable[[Any], Any]:
     """Wrap ``on_*_end``, ``_error`` and ``_new_token`` of a run manager, sync or async.
 
-    The span of an async one closes as its coroutine is made, so that no cancellation can skip it.
+    The span of an async one closes as its coroutine is made, so that no cancellation can skip it. What cannot be read of an answer costs
+    that, and never the span's end.
     """
 
     def wrap(original: Any) -> Any:
+        is_last = original.__name__.endswith(("_end", "_error"))
+
         @functools.wraps(original)
         def end(self: Any, *args: Any, **kwargs: Any) -> Any:
             lease = self.__dict__.get(LEASE)
@@ -112,6 +115,8 @@ def on_end(closer: Closer) -> Callable[[Any], Any]:
                 try:
                     closer(lease.run, args, kwargs)
                 except Exception as error:  # noqa: BLE001
+                    if is_last:
+                        handler.end(lease.run)
                     shield.caught(error)
             return original(self, *args, **kwargs)
 

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any, Final, NamedTuple
 
 _MODEL_KEYS: Final = ("model", "model_name", "model_id", "deployment_name", "azure_deployment")
+
+
+_PROVIDERS: Final = {
+    "amazon_bedrock": "aws.bedrock",
+    "azure": "azure.ai.openai",
+    "azure_ai": "azure.ai.inference",
+    "google_anthropic_vertex": "gcp.vertex_ai",
+    "google_genai": "gcp.gemini",
+    "google_vertexai": "gcp.vertex_ai",
+    "ibm": "ibm.watsonx.ai",
+    "mistral": "mistral_ai",
+    "mistralai": "mistral_ai",
+    "xai": "x_ai",
+}
+"""What LangChain calls providers for which OpenTelemetry has another name (well-known values of ``gen_ai.provider.name``)."""
 
 
 class Asked(NamedTuple):
@@ -52,7 +68,8 @@ def asked(operation: str, serialized: Any, given: Mapping[str, Any], metadata: M
         else:
             model = None
     model = model or _text(metadata.get("ls_model_name")) or _class_name(serialized) or (_text(params.get("_type")) if params else None)
-    return Asked(model or "model", operation, _text(metadata.get("ls_provider")))
+    provider = _text(metadata.get("ls_provider"))
+    return Asked(model or "model", operation, None if provider is None else _PROVIDERS.get(provider, provider))
 
 
 def answer(response: Any) -> Answer:
@@ -75,7 +92,7 @@ def answer(response: Any) -> Answer:
     )
     found["response_id"] = _text(said.get("id")) or _text(output.get("id"))
     found["finish_reasons"] = _finish_reasons(generations) or None
-    logprobs = _logprobs(said.get("logprobs") or info.get("logprobs"))
+    logprobs = _logprobs(said.get("logprobs") or info.get("logprobs") or said.get("logprobs_result") or info.get("logprobs_result"))
     if logprobs:
         found["logprob_mean"] = sum(logprobs) / len(logprobs)
         found["logprob_min"] = min(logprobs)
@@ -122,7 +139,9 @@ def _finish_reasons(generations: Sequence[Any]) -> tuple[str, ...]:
     found: list[str] = []
     for each in generations:
         for source in (getattr(getattr(each, "message", None), "response_metadata", None), getattr(each, "generation_info", None)):
-            reason = source and (source.get("finish_reason") or source.get("stop_reason") or source.get("done_reason"))
+            reason = source and (
+                source.get("finish_reason") or source.get("stop_reason") or source.get("done_reason") or source.get("stopReason")
+            )
             if reason:
                 found.append(str(reason))
                 break
@@ -130,12 +149,13 @@ def _finish_reasons(generations: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _logprobs(given: Any) -> list[float]:
-    """Read log-probabilities of the answer's tokens, in the two shapes in which providers give them."""
-    if not isinstance(given, dict):
-        return []
-    tokens: Any = given.get("content")
-    values: Any = [token.get("logprob") for token in tokens] if isinstance(tokens, list) else given.get("token_logprobs")
-    return [float(value) for value in values or () if isinstance(value, (int, float))]
+    """Read log-probabilities of the answer's tokens, in the three shapes in which providers give them; what is not finite is left out."""
+    tokens: Any = given.get("content") if isinstance(given, dict) else given
+    if isinstance(tokens, list):
+        values: Any = [token.get("logprob") for token in tokens if isinstance(token, dict)]
+    else:
+        values = given.get("token_logprobs") if isinstance(given, dict) else ()
+    return [float(value) for value in values or () if isinstance(value, (int, float)) and isfinite(value)]
 
 
 def document_facts(document: Any) -> tuple[str | None, float | None]:
@@ -168,7 +188,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _count(value: Any) -> int | None:
-    return int(value) if isinstance(value, (int, float)) else None
+    return int(value) if isinstance(value, int) or (isinstance(value, float) and isfinite(value)) else None
 
 
 def _text(value: Any) -> str | None:
