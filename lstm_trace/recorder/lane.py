@@ -8,6 +8,7 @@ for the SDK's own tracer and span classes, with limits that our few attributes c
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any, Final
@@ -31,11 +32,25 @@ _SAMPLED_RANDOM: Final = TraceFlags(TraceFlags.SAMPLED | 2)
 class Lane:
     """How finished spans of one tracer are written, and how attributes and events reach open ones."""
 
-    __slots__ = ("_bounded", "_event", "_kind", "_listeners", "_processor", "_processors", "_random", "_readable", "_tracer", "_unheard")
+    __slots__ = (
+        "_bounded",
+        "_event",
+        "_held",
+        "_kind",
+        "_listeners",
+        "_most_events",
+        "_processor",
+        "_processors",
+        "_random",
+        "_readable",
+        "_tracer",
+        "_unheard",
+    )
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer: Any = tracer
         self._kind: Any = None
+        self._held: Any = None
         self._event: Any = None
         self._bounded: Any = None
         self._readable: Any = None
@@ -45,13 +60,14 @@ class Lane:
         self._unheard: frozenset[Any] = frozenset()
         """``on_start`` and ``_on_ending`` that do nothing, or nothing to a span of ours."""
         self._random = False
+        self._most_events = 0
         limits = getattr(tracer, "_span_limits", None)
         if limits is None or not type(tracer).__module__.startswith("opentelemetry.sdk."):
             return
         try:
             self._prepare(limits)
         except (ImportError, AttributeError, TypeError):
-            self._kind = self._processor = None  # another SDK than the ones we know: the public methods serve it
+            self._kind = self._held = self._processor = None  # another SDK than the ones we know: the public methods serve it
 
     def _prepare(self, limits: Any) -> None:
         lengths = (limits.max_attribute_length, limits.max_span_attribute_length)
@@ -64,7 +80,7 @@ class Lane:
 
         self._event, self._bounded = Event, BoundedAttributes
         usual = BoundedAttributes(None, {"key": 1}, immutable=True)
-        made = self._event_of("name", {"key": 1}, 2)
+        made = self.event_of("name", {"key": 1}, 2)
         if not (
             vars(made).keys() == vars(Event("name", usual, 2)).keys()
             and vars(made.attributes).keys() == vars(usual).keys()
@@ -78,8 +94,12 @@ class Lane:
         is_metered = type(tracer._tracer_metrics).__name__ != "NoOpTracerMetrics"
         if type(tracer) is not Tracer or type(tracer.span_processor) is not SynchronousMultiSpanProcessor or is_metered:
             return
-        if limits.max_events == 0 or not hasattr(tracer._tracer_config, "is_enabled"):
+        if not hasattr(tracer._tracer_config, "is_enabled"):
             return
+        self._most_events = sys.maxsize if limits.max_events is None else limits.max_events
+        from lstm_trace.recorder.held import HeldSpan
+
+        self._held = HeldSpan
         self._readable = ReadableSpan
         self._random = tracer.id_generator.is_trace_id_random()
         kinds = (SpanProcessor, BatchSpanProcessor, SimpleSpanProcessor, UpstreamProcessor)
@@ -94,20 +114,20 @@ class Lane:
         links: Sequence[Link],
         attributes: dict[str, Any],
         event_name: str,
-        event: dict[str, Any] | None,
+        events: Sequence[dict[str, Any]],
         start_ns: int,
         end_ns: int,
     ) -> SpanContext:
-        """Write a span that is over, with an event at its end, below ``parent``, the span of ``current``.
+        """Write a span that is over, with ``events`` at its end, below ``parent``, the span of ``current``.
 
-        It must be certain that it is sampled. Both dicts are clean, and the span's from now on.
+        It must be certain that it is sampled. All dicts are clean, and the span's from now on.
         """
         tracer, processor = self._tracer, self._processor
         listeners = None
-        if processor is not None and not links and tracer._tracer_config.is_enabled:
-            listeners = self._listeners if processor._span_processors is self._processors else self._listen(processor)
+        if processor is not None and not links and len(events) <= self._most_events and tracer._tracer_config.is_enabled:
+            listeners = self._listeners if processor._span_processors is self._processors else self.listeners()
         if listeners is None:
-            return self._write_openly(name, current, links, attributes, event_name, event, start_ns, end_ns)
+            return self._write_openly(name, current, links, attributes, event_name, events, start_ns, end_ns)
         trace_id, _, _, flags, state, is_valid = parent  # its properties are calls
         ids = tracer.id_generator
         if is_valid:
@@ -121,7 +141,7 @@ class Lane:
             parent if is_valid else None,
             tracer.resource,
             attributes,
-            () if event is None else (self._event_of(event_name, event, end_ns),),
+            tuple([self.event_of(event_name, each, end_ns) for each in events]),
             start_time=start_ns,
             end_time=end_ns,
             instrumentation_info=tracer.instrumentation_info,
@@ -131,14 +151,22 @@ class Lane:
             each.on_end(span)
         return span_context
 
-    def _listen(self, processor: Any) -> tuple[Any, ...] | None:
+    @property
+    def is_short(self) -> bool:
+        """Tell whether spans may be made without the tracer."""
+        return self._processor is not None
+
+    def listeners(self) -> tuple[Any, ...] | None:
         """Return who is to hear of a span's end, or None where somebody does more than that; remembered until another one is added."""
-        processors = processor._span_processors
+        processors = self._processor._span_processors
+        if processors is self._processors:
+            return self._listeners
         heard = {getattr(when, "__func__", None) for each in processors for when in (each.on_start, each._on_ending)}
         if not self._unheard.issuperset(heard):
             return None
-        # ours forgets at its end a span that it has never noted
-        self._listeners = tuple(each for each in processors if type(each) is not UpstreamProcessor)
+        # ours forgets at its end a span that it has never noted, or that the recorder forgets
+        ours = UpstreamProcessor.on_end
+        self._listeners = tuple(each for each in processors if getattr(each.on_end, "__func__", None) is not ours)
         self._processors = processors
         return self._listeners
 
@@ -149,17 +177,17 @@ class Lane:
         links: Sequence[Link],
         attributes: dict[str, Any],
         event_name: str,
-        event: dict[str, Any] | None,
+        events: Sequence[dict[str, Any]],
         start_ns: int,
         end_ns: int,
     ) -> SpanContext:
         span: Span = self._tracer.start_span(name, current, SpanKind.INTERNAL, attributes, links, start_ns, record_exception=False)
-        if event is not None:
-            self.note(span, event_name, event, end_ns)
+        for each in events:
+            self.note(span, event_name, each, end_ns)
         span.end(end_ns)
         return span.get_span_context()
 
-    def _event_of(self, name: str, attributes: dict[str, Any], time_ns: int) -> Any:
+    def event_of(self, name: str, attributes: dict[str, Any], time_ns: int) -> Any:
         """Make an event as the SDK's constructors would, without their five calls."""
         kept = self._bounded.__new__(self._bounded)
         kept._dict = attributes
@@ -181,13 +209,15 @@ class Lane:
             if len(held) <= _ROOM:
                 held.update(attributes)
                 return
+        elif type(span) is self._held and span.put(attributes, _ROOM):  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+            return
         span.set_attributes(attributes)
 
     def note(self, span: Span, name: str, attributes: dict[str, Any], time_ns: int) -> None:
         """Add an event with clean attributes; the dict is the event's from now on."""
-        if type(span) is self._kind:
+        if type(span) is self._kind or type(span) is self._held:
             sdk: Any = span
-            event = self._event_of(name, attributes, time_ns)
+            event = self.event_of(name, attributes, time_ns)
             with sdk._lock:
                 if sdk._end_time is None:
                     sdk._events.append(event)

@@ -70,7 +70,8 @@ class Sources:
         version = resource.attributes.get("service.version") if resource is not None else None
         forecast = forecast_of(provider)
         never = not records or (forecast.root is False and forecast.child is False)
-        source = Source(key, tracer, forecast, records, self.settings.release or version, Lane(tracer), Starting(tracer), never, {})
+        lane = Lane(tracer)
+        source = Source(key, tracer, forecast, records, self.settings.release or version, lane, Starting(tracer, lane), never, {})
         self._source_cache = source
         if self.on_provider is not None:
             self.on_provider(provider)

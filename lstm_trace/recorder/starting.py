@@ -1,8 +1,8 @@
-"""Start a span of which it is certain that it is sampled: the sampler is not asked again, and clean attributes are not cleaned again.
+"""Start and end a span of which it is certain that it is sampled, without what the SDK would do for one that somebody writes on.
 
-That is most of what starting a span costs. It is done only with the SDK's own tracer and span class and with limits that our few
-attributes cannot meet, and after a trial has shown that the span comes out as the SDK would have made it. Elsewhere the tracer's public
-method is called.
+The sampler is not asked again, clean attributes are not cleaned again, and what a span needs to be written on by several threads is made
+when somebody does (``held.py``). It is done only with the SDK's own tracer and span class and with limits that our few attributes cannot
+meet, and after a trial has shown that the span comes out as the SDK would have made it. Elsewhere the public methods are called.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, TraceFlags, Tracer
+from opentelemetry.trace import DEFAULT_TRACE_STATE, Link, Span, SpanContext, SpanKind, TraceFlags, Tracer
+
+from lstm_trace.recorder.lane import Lane
 
 _ROOM: Final = 64
 """Attributes that a span must have room for; its limit is 128 unless the user lowered it."""
@@ -22,39 +24,52 @@ _RANDOM: Final = 2
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _SAMPLED_RANDOM: Final = TraceFlags(TraceFlags.SAMPLED | _RANDOM)
 
+_new: Final[Any] = object.__new__  # the class's own __new__ and __init__ are two frames and eighteen fields more
+
 
 class Starting:
-    """How the sampled spans of one tracer are started."""
+    """How the sampled spans of one tracer are started and ended."""
 
-    __slots__ = ("_decision", "_kind", "_random", "_tracer")
+    __slots__ = ("_kind", "_lane", "_plain", "_random", "_room", "_tracer")
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, lane: Lane) -> None:
         self._tracer: Any = tracer
+        self._lane = lane
         self._kind: Any = None
-        self._decision: Any = None
+        self._plain = False
         self._random = False
+        self._room = 0
+        """Events that a span has room for."""
         try:
             self._prepare()
-        except (ImportError, AttributeError, TypeError):
+        except (ImportError, AttributeError, TypeError, KeyError):
             self._kind = None  # no SDK, or another one than those we know: the public method serves it
 
     def _prepare(self) -> None:
-        from opentelemetry.sdk.trace import Tracer, _Span
-        from opentelemetry.sdk.trace.sampling import Decision
-
-        tracer = self._tracer
-        limits = tracer._span_limits
-        room = limits.max_span_attributes
-        if type(tracer) is not Tracer or limits.max_span_attribute_length is not None or (room is not None and room < _ROOM):
+        if not self._lane.is_short:
             return
-        self._decision = Decision.RECORD_AND_SAMPLE
+        from opentelemetry.sdk.trace import _Span
+        from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+
+        from lstm_trace.recorder.held import HELD, HeldSpan
+
+        tracer, limits = self._tracer, self._tracer._span_limits
         self._random = tracer.id_generator.is_trace_id_random()
-        self._kind = _Span
+        self._plain = type(tracer.id_generator) is RandomIdGenerator
+        self._room = 128 if limits.max_events is None else limits.max_events
+        self._kind = HeldSpan
         parent = SpanContext(1, 2, is_remote=False, trace_flags=_SAMPLED)
-        tracer._tracer_metrics.start_span  # noqa: B018 - older SDKs have no such thing
-        tried = self._made("name", SpanContext(1, 3, False, _SAMPLED), parent, SpanKind.CLIENT, {"key": 1}, (), None)
-        seen = (tried.name, tried.parent, tried.kind, dict(tried.attributes), tried.is_recording())
-        if not tracer._tracer_config.is_enabled or seen != ("name", parent, SpanKind.CLIENT, {"key": 1}, True):
+        usual = _Span("name", _context_of(1, 3, _SAMPLED, DEFAULT_TRACE_STATE), parent, kind=SpanKind.CLIENT, resource=tracer.resource)
+        usual._instrumentation_scope = tracer._instrumentation_scope
+        usual._start_time = 4
+        usual.set_attributes({"key": 1})
+        tried = self._made("name", SpanContext(1, 3, False, _SAMPLED), parent, SpanKind.CLIENT, {"key": 1}, (), 4)
+        if not vars(usual).keys() >= HELD or tried.to_json() != usual.to_json() or tried._is_whole:
+            self._kind = None
+            return
+        tried.add_event("event", {"key": 2}, 5)
+        usual.add_event("event", {"key": 2}, 5)
+        if tried.to_json() != usual.to_json() or vars(tried).keys() - vars(usual).keys() != {"_tracer", "_is_whole"}:
             self._kind = None
 
     def _made(
@@ -65,25 +80,21 @@ class Starting:
         kind: SpanKind,
         attributes: dict[str, Any],
         links: Sequence[Link],
-        on_end: Any,
+        start_ns: int,
     ) -> Any:
         tracer = self._tracer
-        span = self._kind(
-            name=name,
-            context=span_context,
-            parent=parent,
-            sampler=tracer.sampler,
-            resource=tracer.resource,
-            links=links,
-            kind=kind,
-            span_processor=tracer.span_processor,
-            instrumentation_info=tracer.instrumentation_info,
-            record_exception=False,
-            limits=tracer._span_limits,
-            instrumentation_scope=tracer._instrumentation_scope,
-            record_end_metrics=on_end,
-        )
-        span._attributes._dict.update(attributes)
+        span = _new(self._kind)
+        span._name = name
+        span._context = span_context
+        span._parent = parent
+        span._kind = kind
+        span._attributes = attributes
+        span._resource = tracer.resource
+        span._instrumentation_scope = tracer._instrumentation_scope
+        span._start_time = start_ns
+        span._tracer = tracer
+        if links:
+            span._links = links
         return span
 
     def start(
@@ -96,19 +107,47 @@ class Starting:
         links: Sequence[Link],
         start_ns: int,
     ) -> Span:
-        """Start a span below ``parent``, the span of ``current``; an invalid one makes it a root. Values of ``attributes`` are clean."""
+        """Start a span below ``parent``, the span of ``current``; an invalid one makes it a root.
+
+        Values of ``attributes`` are clean, and the dict is the span's from now on.
+        """
         tracer = self._tracer
-        if self._kind is None or not tracer._tracer_config.is_enabled:
+        if self._kind is None or not tracer._tracer_config.is_enabled or len(attributes) > _ROOM:
             return tracer.start_span(name, current, kind, attributes, links, start_ns, False)  # type: ignore[no-any-return]
         trace_id, _, _, flags, state, is_valid = parent  # its properties are calls
         ids = tracer.id_generator
         if is_valid:
-            above, is_random = parent, flags & _RANDOM
+            above, flags = parent, _SAMPLED_RANDOM if flags & _RANDOM else _SAMPLED
         else:
-            above, is_random, trace_id = None, self._random, ids.generate_trace_id()
-        flags = _SAMPLED_RANDOM if is_random else _SAMPLED
-        span_context = SpanContext(trace_id, ids.generate_span_id(), False, flags, state if is_valid else None)
-        on_end = tracer._tracer_metrics.start_span(above, self._decision)
-        span = self._made(name, span_context, above, kind, attributes, links, on_end)
-        span.start(start_ns, current)
+            above, trace_id, state = None, ids.generate_trace_id(), DEFAULT_TRACE_STATE
+            flags = _SAMPLED_RANDOM if self._random else _SAMPLED
+        make = _context_of if self._plain else _checked
+        span = self._made(name, make(trace_id, ids.generate_span_id(), flags, state), above, kind, attributes, links, start_ns)
+        if self._lane.listeners() is None:
+            tracer.span_processor.on_start(span, parent_context=current)
         return span  # type: ignore[no-any-return]
+
+    def end(self, span: Span, attributes: dict[str, Any] | None, events: Sequence[tuple[str, dict[str, Any], int]], end_ns: int) -> None:
+        """End a span with clean ``attributes`` and ``(name, clean attributes, time in ns)`` events, whoever started it."""
+        lane = self._lane
+        if attributes:
+            lane.put(span, attributes)
+        if type(span) is self._kind and len(events) <= self._room:
+            listeners = lane.listeners()
+            held: Any = span
+            if listeners is not None and held.close(tuple([lane.event_of(*each) for each in events]) if events else (), end_ns):
+                for each in listeners:
+                    each.on_end(span)
+                return
+        for name, details, when in events:
+            lane.note(span, name, details, when)
+        span.end(end_ns)
+
+
+def _context_of(trace_id: int, span_id: int, flags: TraceFlags, state: Any) -> SpanContext:
+    """Return what ``SpanContext(…)`` would for ids that are valid: those of the SDK's generator."""
+    return tuple.__new__(SpanContext, (trace_id, span_id, False, flags, state, True))
+
+
+def _checked(trace_id: int, span_id: int, flags: TraceFlags, state: Any) -> SpanContext:
+    return SpanContext(trace_id, span_id, False, flags, state)

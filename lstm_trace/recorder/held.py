@@ -1,0 +1,102 @@
+"""A span of the SDK that has its locks, lists and bounded attributes made when somebody asks for them.
+
+They are most of what a span costs, and most spans are asked for nothing but their ids while they are open. ``starting.py`` makes such a
+span field by field and ends it; this module needs the SDK and is loaded only where a provider of the SDK is in force.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any, Final
+
+from opentelemetry.sdk.trace import _Span
+from opentelemetry.trace import Status, StatusCode
+
+_changing = threading.RLock()  # reentrant: a finaliser may run anywhere and end a span of its own
+
+
+class HeldSpan(_Span):  # pyright: ignore[reportUntypedBaseClass]
+    """An SDK span that begins with seven fields: those that ``HELD`` names, and the tracer that it is of.
+
+    Whatever reads or writes more, the SDK's own methods included, finds a field missing and so makes the span whole; from then on it is
+    like any other. The defaults below are what an exporter reads of a span that was never made whole.
+    """
+
+    _attributes: Any
+    _is_whole = False
+    _end_time = None
+    _status = Status(StatusCode.UNSET)
+    _events: Any = ()
+    _links: Any = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in WHOLE or self._is_whole:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self._make_whole()
+        return getattr(self, name)
+
+    def _make_whole(self) -> None:
+        with _changing:
+            if self._is_whole:
+                return
+            tracer: Any = self._tracer
+            attributes, events = self._attributes, self._events
+            parts = vars(
+                _Span(
+                    name=self._name,
+                    context=self._context,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+                    parent=self._parent,
+                    sampler=tracer.sampler,
+                    resource=self._resource,
+                    links=self._links,
+                    kind=self._kind,
+                    span_processor=tracer.span_processor,
+                    instrumentation_info=tracer.instrumentation_info,
+                    record_exception=False,
+                    limits=tracer._span_limits,
+                    instrumentation_scope=self._instrumentation_scope,
+                )
+            )
+            parts["_attributes"]._dict.update(attributes)  # clean as they are, and an exporter may be reading the old dict
+            parts["_attributes"]._immutable = self._end_time is not None
+            for event in events:
+                parts["_events"].append(event)
+            parts.update(_start_time=self._start_time, _end_time=self._end_time, _status=self._status, _is_whole=True)
+            self.__dict__.update(parts)
+
+    def put(self, attributes: dict[str, Any], room: int) -> bool:
+        """Set clean attributes unless the span was made whole, is over, or would hold more than ``room``; tell whether that was done."""
+        with _changing:
+            if self._is_whole or self._end_time is not None or len(self._attributes) + len(attributes) > room:
+                return False
+            self._attributes.update(attributes)
+        return True
+
+    def close(self, events: tuple[Any, ...], end_ns: int) -> bool:
+        """End the span unless it was made whole or is over; tell whether that was done. Its processors are the caller's to tell."""
+        with _changing:
+            if self._is_whole or self._end_time is not None:
+                return False
+            if events:
+                self._events = events
+            self._end_time = end_ns
+        return True
+
+
+HELD: Final = frozenset({"_name", "_context", "_parent", "_kind", "_start_time", "_attributes", "_resource", "_instrumentation_scope"})
+"""The fields of an SDK span that a held one begins with."""
+
+_DEFAULTS: Final = frozenset({"_end_time", "_status", "_events", "_links"})
+
+WHOLE: Final = frozenset(vars(_Span("name", None))) - HELD - _DEFAULTS  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+"""The fields of an SDK span that only a whole one has."""
+
+
+def _after_fork() -> None:
+    global _changing
+    _changing = threading.RLock()  # another thread may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
