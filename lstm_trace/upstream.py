@@ -8,8 +8,9 @@ superstep, a RunnableParallel) name a common ``group`` and see what stood upstre
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from itertools import count, islice
@@ -214,10 +215,14 @@ class LiveSpans:
         return False
 
     def clear(self) -> None:
-        """Forget everything; for the child of a fork and for tests."""
+        """Forget everything; for tests."""
         self._nodes.clear()
         self._roots.clear()
         self._recent.clear()
+
+    def forked(self) -> None:
+        """Go on in the child of a fork: what was predicted stays upstream there, a lock that another thread held would stay locked."""
+        self._lock = threading.Lock()
 
     def _evict(self) -> None:
         with self._lock:
@@ -229,6 +234,12 @@ class LiveSpans:
 
 live = LiveSpans()
 """The open spans of this process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=live.forked)
+
+settle: Callable[[], None] | None = None
+"""Completes predictions that wait for nothing but their turn; set where some are made on an accelerator. Asked before somebody looks."""
 
 last_outermost: ContextVar[SpanContext] = ContextVar("lstm_trace_last_outermost", default=INVALID_SPAN_CONTEXT)
 """The outermost span that ended last in this context, so that a caller can ask for it right after the chain returned."""
@@ -361,6 +372,8 @@ class UpstreamProcessor:
         scope = span.instrumentation_scope
         if scope is not None and scope.name == c.SCOPE:
             return
+        if settle is not None:
+            settle()
         context = get_current() if parent_context is None else parent_context
         parent = trace.get_current_span(context).get_span_context()
         upstream = from_baggage(context) if self._read_baggage and (parent.is_remote or not parent.is_valid) else None

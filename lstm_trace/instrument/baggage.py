@@ -51,6 +51,8 @@ def _current(given: Context | None) -> Context:
 
 def outgoing(here: Context) -> Mapping[str, Any]:
     """Return the attributes of the prediction upstream of a span that would start in ``here``: made in this process, or handed on."""
+    if upstream.settle is not None:
+        upstream.settle()
     seen = upstream.live.upstream(trace.get_current_span(here).get_span_context()) or upstream.from_baggage(here)
     return {} if seen is None else seen.attributes
 

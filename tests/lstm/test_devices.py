@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from lstm_trace import LSTMInstrumentor, trace_lstm
 from lstm_trace.guard import shield
-from lstm_trace.instrument.lstm import device
+from lstm_trace.instrument.lstm import copies, device
 from tests.lstm.models import Intent, Masked, Padded
 from tests.tracing import Traced
 
@@ -84,7 +84,7 @@ def test_the_caller_reads_nothing(seen: Traced, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_span_ends_when_the_device_is_done(seen: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device._PlainCopies, "wait", lambda self: time.sleep(0.2))
+    monkeypatch.setattr(copies._PlainCopies, "wait", lambda self, clock: (time.sleep(0.2), clock())[1])
     model = trace_lstm(Padded(), name="it")
     began = time.perf_counter()
     model(IDS)
@@ -98,7 +98,7 @@ def test_the_span_ends_when_the_device_is_done(seen: Traced, monkeypatch: pytest
 
 def test_what_is_open_is_bounded(seen: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    monkeypatch.setattr(device._PlainCopies, "wait", lambda self: gate.wait(20))
+    monkeypatch.setattr(copies._PlainCopies, "wait", lambda self, clock: (gate.wait(20), clock())[1])
     monkeypatch.setattr(device, "OPEN_LIMIT", 4)
     before = device.dropped()
     model = trace_lstm(Padded(), name="it")
@@ -119,9 +119,9 @@ def test_a_device_that_fails_costs_the_prediction_and_not_the_span(seen: Traced,
 
     monkeypatch.setattr(shield, "strict", False)
     if what == "wait":
-        monkeypatch.setattr(device._PlainCopies, "wait", fails)
+        monkeypatch.setattr(copies._PlainCopies, "wait", fails)
     else:
-        monkeypatch.setattr(device, "_copy", fails)
+        monkeypatch.setattr(device, "make_copies", fails)
     before = shield.mistakes
     trace_lstm(Padded(), name="it")(IDS)
     assert device.flush(10)
@@ -136,13 +136,13 @@ def test_force_flush_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> No
     provider.add_span_processor(BatchSpanProcessor(memory, schedule_delay_millis=60_000))
     instrumentor = LSTMInstrumentor()
     instrumentor.instrument(tracer_provider=provider)
-    own = device._PlainCopies.wait
+    own = copies._PlainCopies.wait
 
-    def slow(self: Any) -> None:
+    def slow(self: Any, clock: Any) -> int:
         time.sleep(0.1)
-        own(self)
+        return own(self, clock)
 
-    monkeypatch.setattr(device._PlainCopies, "wait", slow)
+    monkeypatch.setattr(copies._PlainCopies, "wait", slow)
     model = trace_lstm(Padded(), name="it")
     for _ in range(3):
         model(IDS)

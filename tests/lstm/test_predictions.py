@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lstm_trace import Prediction, trace_lstm
-from lstm_trace.instrument.lstm import prediction
+from lstm_trace.instrument.lstm import large, prediction
 from tests.lstm.models import Intent, Wrapped
 from tests.tracing import Traced
 
@@ -101,9 +101,21 @@ def test_the_summary_of_a_large_batch(seen: Traced, kind: str, temperature: floa
 @pytest.mark.parametrize("shift", [0.0, 500.0, -500.0])
 def test_the_size_of_the_logits_does_not_matter(shift: float) -> None:
     logits = torch.randn(700, 90, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 5
-    summary, _ = prediction.summarise(logits + shift, "logits", 1.0)
+    _, _, summary = large.read(logits + shift, "logits", None, 1.0, 8)
     confidences = [reference(row, "logits")[1] for row in logits.numpy()]
     assert summary.confidence_mean == pytest.approx(np.mean(confidences), abs=1e-9)
+
+
+@pytest.mark.parametrize("classes", [90, 5000])
+def test_a_large_batch_in_inference_mode_and_out_of_it(classes: int) -> None:
+    logits = torch.randn(400, classes, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        inside = large.read(logits * 1.0, "logits", None, 1.0, 8)
+    assert inside == large.read(logits, "logits", None, 1.0, 8)
+    confidences = [reference(row, "logits")[1] for row in logits.double().numpy()]
+    assert inside.summary.confidence_mean == pytest.approx(np.mean(confidences), abs=1e-6)
+    logits[7, :2] = torch.finfo(torch.float32).max  # finite, but not their sum
+    assert not large.read(logits, "logits", None, 1.0, 8).summary.nonfinite
 
 
 @pytest.mark.parametrize("kind", ["logits", "log_probs", "probs"])

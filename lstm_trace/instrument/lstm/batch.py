@@ -16,7 +16,9 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext
 from lstm_trace import conventions as c
 from lstm_trace.facts import Prediction, SequenceFacts
 from lstm_trace.guard import shield
+from lstm_trace.instrument.lstm import device, handing
 from lstm_trace.instrument.lstm.call import Call
+from lstm_trace.instrument.lstm.handing import Said
 from lstm_trace.recorder import ambient
 from lstm_trace.recorder.calls import ComponentCall, Described, Single, as_prediction, finish_single
 
@@ -113,7 +115,7 @@ class Request(ComponentCall):
     recorder: Recorder
 
     def __init__(self, recorder: Recorder, described: Described, current: Context, start_ns: int, links: tuple[Link, ...]) -> None:
-        self.real = None
+        self.real = self.written = None
         self.recorder = recorder
         self.described = described
         self.parent_context = current
@@ -130,6 +132,7 @@ class BatchCall(Call):
 
     scope: batch_scope
     sampled: list[int]
+    every_row = True
 
     @property
     def name(self) -> str:
@@ -147,23 +150,39 @@ class BatchCall(Call):
         self.leave()
         with shield:
             end = self.recorder.clock()
-            facts: SequenceFacts | None = None
-            said: Sequence[Single | Prediction] = ()
-            with shield:
-                facts = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
-            with shield:
-                said = self.traced.predictions(self.known, output, facts.lengths if facts is not None else None)  # type: ignore[assignment]
-            rows = len(said) or (len(facts.lengths) if facts is not None else 0)
-            if rows and rows != len(self.scope.contexts):
-                self.traced.warn("batch", "batch_scope names %d requests for a batch of %d", len(self.scope.contexts), rows)
-            self._write_all([as_prediction(each) for each in said], facts, end, None)
+            if device.defer(self, output):
+                return
+            self._done(output, end)
         self.layers.clear()
+
+    def _done(self, output: Any, end: int, read: Said | None = None) -> None:
+        facts: SequenceFacts | None = None
+        said: Any = ()
+        with shield:
+            facts = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
+        lengths = facts.lengths if facts is not None else None
+        with shield:
+            said = read(lengths) if read is not None else self.traced.predictions(self.known, output, lengths)
+        rows = len(said) or len(lengths or ())
+        if rows and rows != len(self.scope.contexts):
+            self.traced.warn("batch", "batch_scope names %d requests for a batch of %d", len(self.scope.contexts), rows)
+        self._write_all([as_prediction(each) for each in said], facts, end, None)
+
+    def is_event(self) -> bool:
+        """Tell whether the batch itself has no span: each request then has an event on its own."""
+        return self.real is None and self.recorder.as_event
+
+    def handed_over(self) -> None:
+        """Say in the caller's own context which trace the batch was."""
+        if self.sampled and not self.is_event():
+            super().handed_over()
 
     def failed(self, error: BaseException) -> None:
         """Write the batch span, and the error on each sampled request."""
         self.leave()
         with shield:
             facts = None
+            handing.leave_values(self)
             with shield:
                 facts = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
             self._write_all([], facts, self.recorder.clock(), error)
@@ -175,7 +194,7 @@ class BatchCall(Call):
         compute = (end - self.start_ns) / 1e9
         size = len(self.scope.contexts)
         link: tuple[Link, ...] = ()
-        if self.sampled:
+        if self.sampled and (error is not None or not self.is_event()):
             recorder.finish_batch(self, component, size, compute, said, facts, error, end)
             link = (Link(self.get_span_context(), {c.LINK_KIND: "batch"}),)
             for first in range(LINKS_A_SPAN, len(self.sampled), LINKS_A_SPAN):
@@ -209,9 +228,11 @@ class BatchCall(Call):
         request.attributes = {c.BATCH_SIZE: len(self.scope.contexts), c.BATCH_INDEX: row, c.BATCH_COMPUTE: compute}
         if self.scope.enqueued_at is not None:
             request.attributes[c.BATCH_QUEUE_WAIT] = max(0, self.start_ns - self.scope.enqueued_at[row]) / 1e9
-        if recorder.will_record(context) is None and not request.start().is_recording():
-            return
+        around: Any = context.get(ambient.SPAN_KEY)
+        as_event = self.is_event() and around is not None and around.is_recording()
         source, padded = (facts.source, facts.padded_steps) if facts is not None else (None, None)
+        if not as_event and recorder.will_record(context) is None and not request.start().is_recording():
+            return
         if error is not None:
             one = SequenceFacts((length,), source, padded) if length is not None and source is not None else None
             recorder.finish_component(request, self.described.component, (), one, extra=dict(request.attributes), error=error, end_ns=end)
@@ -219,7 +240,7 @@ class BatchCall(Call):
         if prediction is not None and prediction.value is not None:
             request.attributes[c.PREDICTION_VALUE] = prediction.value
         single = Single(*_six(prediction)) if prediction is not None else None
-        finish_single(request, single, length, source, padded, None, end)
+        finish_single(request, single, length, source, padded, None, end, as_event=as_event)
 
 
 def _six(prediction: Prediction) -> tuple[Any, ...]:

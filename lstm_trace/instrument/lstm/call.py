@@ -9,9 +9,11 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
 
 from lstm_trace import conventions as c
+from lstm_trace import upstream
 from lstm_trace.facts import Prediction, SequenceFacts, StateFacts, StateOrigin, Summary
 from lstm_trace.guard import shield
-from lstm_trace.instrument.lstm import device, outputs, prediction, state
+from lstm_trace.instrument.lstm import device, handing, large, outputs, state
+from lstm_trace.instrument.lstm.handing import Said
 from lstm_trace.instrument.lstm.tree import kind_of
 from lstm_trace.instrument.lstm.watch import FRESH
 from lstm_trace.recorder import Event, Recorder, ambient
@@ -42,6 +44,8 @@ class Call(ComponentCall):
     kwargs: dict[str, Any]
     layers: list[LayerCall]
     token: Any
+    every_row = False
+    """Each row of a large batch is read in full."""
 
     def __init__(
         self,
@@ -53,7 +57,7 @@ class Call(ComponentCall):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
-        self.real = None
+        self.real = self.written = None
         self.recorder = recorder
         self.described = known.described
         self.parent_context = current
@@ -69,7 +73,25 @@ class Call(ComponentCall):
     def enter(self) -> None:
         """Make the call current; the next thing is the user's code."""
         _open.add(self)
-        self.token = ambient.enter(Context({**self.parent_context, ambient.SPAN_KEY: self, WATCH_KEY: self}))
+        if self.recorder.as_event and self.is_event():
+            self.token = ambient.enter(Context({**self.parent_context, WATCH_KEY: self}))  # no span of its own: the current one stays
+        else:
+            self.token = ambient.enter(Context({**self.parent_context, ambient.SPAN_KEY: self, WATCH_KEY: self}))
+
+    def is_event(self) -> bool:
+        """Tell whether this call is to be an event on the span around it: there is one, and it can be written to."""
+        if self.real is not None or not self.recorder.as_event:
+            return False
+        around: Any = self.parent_context.get(ambient.SPAN_KEY)
+        return around is not None and around.is_recording()
+
+    def event(self, event: Any) -> None:
+        """Add an event now."""
+        if self.is_event():
+            around: Any = self.parent_context[ambient.SPAN_KEY]
+            around.add_event(event.name, event.attributes, event.time_ns)
+        else:
+            super().event(event)
 
     def leave(self) -> None:
         """Make current again what was so before."""
@@ -120,16 +142,27 @@ class Call(ComponentCall):
             self.traced.check_labels(len(row))
         said = known.single(row, options.names, options.temperature)
         recorder = self.recorder
-        as_event = recorder.as_event and self.real is None and ambient.SPAN_KEY in self.parent_context
+        as_event = recorder.as_event and self.is_event()
         finish_single(self, said, found[0], found[1], found[2], state.NONE, end, as_event=as_event)
         return True
 
-    def deferred(self, output: Any, reduced: bool, end: int) -> None:
-        """Write the span of a call whose numbers have come back from the device; ``output`` None: they have not."""
-        self._done(output, end, reduced=reduced)
+    def captured(self) -> None:
+        """Forget a call of which a graph was captured: it was no inference. A span that something inside asked for is ended."""
+        if self.real is not None:
+            self.recorder.finish(self, self.recorder.constants_of(self.described.component), (), None, None)
         self.layers.clear()
 
-    def _done(self, output: Any, end: int, *, reduced: bool = False) -> None:
+    def handed_over(self) -> None:
+        """Say in the caller's own context which trace this was: the finisher, which ends the span, runs in another."""
+        if self.parent.is_remote or not self.parent.is_valid:
+            upstream.last_outermost.set(self.get_span_context())
+
+    def deferred(self, read: Said | None, end: int) -> None:
+        """Write the span of a call that ended on its device at ``end``; ``read`` None: its numbers have not come back."""
+        self._done(None, end, read or _nothing)
+        self.layers.clear()
+
+    def _done(self, output: Any, end: int, read: Said | None = None) -> None:
         sequence: SequenceFacts | None = None
         said: Sequence[Single | Prediction] = ()
         rows: Sequence[int] = ()
@@ -139,11 +172,11 @@ class Call(ComponentCall):
             sequence = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
         lengths = sequence.lengths if sequence is not None else ()
         with shield:
-            if reduced:
-                said = prediction.rows_of(output, self.traced.options.names)
-            elif output is not None:
+            if read is not None:
+                found = read(lengths or None)
+            else:
                 found = self.traced.predictions(self.known, output, lengths or None, self.recorder.settings.max_events)
-                said, rows, summary = found if isinstance(found, prediction.Many) else (found, (), None)
+            said, rows, summary = found if isinstance(found, large.Many) else (found, (), None)
         with shield:
             origin = self._origin(output, len(lengths) or len(said))
         self._write(said, rows, summary, sequence, origin, end)
@@ -153,6 +186,7 @@ class Call(ComponentCall):
         self.leave()
         with shield:
             sequence = None
+            handing.leave_values(self)
             with shield:
                 sequence = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
             self.recorder.finish_component(self, self.described.component, (), sequence, error=error)
@@ -170,7 +204,7 @@ class Call(ComponentCall):
         recorder, component = self.recorder, self.described.component
         lengths = sequence.lengths if sequence is not None else ()
         one = said[0] if said else None
-        as_event = recorder.as_event and self.real is None and ambient.SPAN_KEY in self.parent_context
+        as_event = recorder.as_event and self.is_event()
         is_single = len(lengths) <= 1 and len(said) <= 1 and summary is None
         if is_single and not isinstance(one, Prediction) and (sequence is None or (lengths and sequence.time_gap is None)):
             length = lengths[0] if lengths else None
@@ -179,7 +213,7 @@ class Call(ComponentCall):
             return
         predictions = [as_prediction(each) for each in said]
         if as_event:
-            recorder.finish_as_events(self, component, predictions, sequence, origin, end)
+            recorder.finish_as_events(self, component, predictions, sequence, origin, end, rows=rows, summary=summary)
         else:
             recorder.finish_component(self, component, predictions, sequence, origin, end_ns=end, rows=rows, summary=summary)
 
@@ -230,6 +264,10 @@ class Call(ComponentCall):
         self.traced.warn(
             "foreign", "a hidden state of another session or batch row was passed in; every case is counted in lstm.state.leaks"
         )
+
+
+def _nothing(lengths: Sequence[int] | None) -> Sequence[Single]:
+    return ()
 
 
 def _owners(session: str | None, each: Sequence[str] | None, layer: int, rows: int) -> list[state.Owner]:

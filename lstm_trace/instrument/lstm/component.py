@@ -19,7 +19,7 @@ from lstm_trace import conventions as c
 from lstm_trace import recorder as recording
 from lstm_trace.facts import Component, Prediction
 from lstm_trace.guard import shield
-from lstm_trace.instrument.lstm import batch, outputs, prediction, sequence, switch
+from lstm_trace.instrument.lstm import batch, large, outputs, prediction, sequence, switch
 from lstm_trace.instrument.lstm import session as stream
 from lstm_trace.instrument.lstm.arguments import MISSING, Arguments
 from lstm_trace.instrument.lstm.call import Call
@@ -144,7 +144,7 @@ class Traced:
             call = Call(self, known, recorder, current, parent, args, kwargs)
             if getattr(module, "_compiled_call_impl", None) is not None:
                 call.attributes[c.CODE_COMPILED] = True
-            if decision is None and not call.start().is_recording():
+            if decision is None and not call.is_event() and not call.start().is_recording():
                 return None  # only now the sampler has said so
             call.enter()
         except Exception as error:  # noqa: BLE001  the shield's own rule, without entering anything
@@ -181,30 +181,41 @@ class Traced:
         found = known.arguments.get(reader, args, kwargs) if isinstance(reader, str) else reader(args, kwargs)
         return [str(each) for each in found] if isinstance(found, (list, tuple)) else None
 
-    def predictions(self, known: Known, output: Any, lengths: Sequence[int] | None, at_most: int | None = None) -> _Rows | prediction.Many:
+    def predictions(self, known: Known, output: Any, lengths: Sequence[int] | None, at_most: int | None = None) -> _Rows | large.Many:
         """Read what the component said about each sequence; of a large batch only ``at_most`` rows in full, where that is given."""
         options = self.options
         if options.prediction is not None:
             said = options.prediction(output)
             return [said] if isinstance(said, Prediction) else list(said)
+        if known.output == "none":
+            return ()
+        return self.predictions_in(known, self.tensor_in(known, output), lengths, at_most)
+
+    def tensor_in(self, known: Known, output: Any) -> Any:
+        """Return the tensor of an output that holds what was said."""
         how = known.output
-        if how == "none":
+        return outputs.as_tensor(how(output)) if callable(how) else outputs.tensor_of(output)
+
+    def kind_of(self, known: Known) -> str:
+        """Return what that tensor holds: the ``output`` that was declared."""
+        return known.output if isinstance(known.output, str) else "logits"
+
+    def predictions_in(
+        self, known: Known, tensor: Any, lengths: Sequence[int] | None, at_most: int | None = None
+    ) -> _Rows | large.Many:
+        """Read what such a tensor says."""
+        options, kind = self.options, self.kind_of(known)
+        if tensor is None or 0 in tensor.shape:
             return ()
-        tensor = outputs.as_tensor(how(output)) if callable(how) else outputs.tensor_of(output)
-        if tensor is None or 0 in tensor.shape or not has_values(tensor):
-            return ()
-        kind = how if isinstance(how, str) else "logits"
         if kind != "regression" and not is_floating(tensor):
             self.warn("whole", "it returned whole numbers, which are no %s: no prediction is recorded; see output= and prediction=", kind)
             return ()
-        if at_most is not None and prediction.is_large(tensor, kind, at_most):
+        if not has_values(tensor) and not (kind in prediction.ROWS and tensor.ndim > 2):
+            return ()  # of more axes than can be read, the reader says so
+        if at_most is not None and large.is_large(tensor, kind, at_most):
             if options.names is not None:
                 self.check_labels(tensor.shape[-1])
-            summary, least = prediction.summarise(tensor, kind, options.temperature)
-            least = least[:at_most]
-            return prediction.Many(
-                prediction.read(tensor[least], kind, options.names, options.temperature) if least else (), least, summary
-            )
+            return large.read(tensor, kind, options.names, options.temperature, at_most)
         try:
             found = prediction.read(tensor, kind, options.names, options.temperature, lengths)
         except ValueError as error:

@@ -1,9 +1,10 @@
 """Complete the span of a call on an accelerator from another thread, so that the caller's never waits for the device.
 
-After the forward pass the output (reduced on the device where it is large) and the integer inputs that hold lengths are copied without
-blocking, on a side stream, into pinned memory that is used again; an event marks the end. The finisher waits for the event, reads the
-numbers with the same code as on the CPU, and ends the span at the time at which the device was done. What is open is bounded: where
-the device is too far behind, a span is written without its prediction rather than the caller held up.
+After the forward pass the output (reduced on the device where it is large) and those inputs that lengths are read from are copied without
+blocking, in the caller's own stream, into pinned memory that is used again; events mark when the forward and the copies were done. The
+finisher waits for them, reads the numbers with the same code as on the CPU, and ends the span at the time at which the device was done.
+What is open is bounded, in calls and in bytes: where the device is too far behind, a span is written without its prediction rather than the
+caller held up.
 """
 
 from __future__ import annotations
@@ -13,282 +14,190 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
+from lstm_trace import upstream
 from lstm_trace.guard import shield
-from lstm_trace.instrument.lstm import outputs, prediction
+from lstm_trace.instrument.lstm import handing
+from lstm_trace.instrument.lstm.copies import Copies, is_capturing, make_copies
+from lstm_trace.instrument.lstm.handing import Said
 
 if TYPE_CHECKING:
-    from lstm_trace.instrument.lstm.call import Call
+    from lstm_trace.instrument.lstm.handing import Handing
 
 _log = logging.getLogger("lstm_trace")
 
 OPEN_LIMIT: Final = 256
 """Calls that wait for their device at most."""
-_REDUCED_ABOVE: Final = 4096
-_LENGTHS_AXES: Final = 2
-
-
-class Copies(Protocol):
-    """Copies under way from a device."""
-
-    def wait(self) -> None:
-        """Block until the device has run what was queued when they were made."""
-        ...
-
-    def tensors(self) -> list[Any]:
-        """Return them on the CPU, after ``wait``."""
-        ...
-
-    def release(self) -> None:
-        """Give their memory back."""
-        ...
-
-
-# --- How a device copies --------------------------------------------------------------------------------------------------
-
-
-class _Pool:
-    """Pinned buffers by size, used again: pinning memory is slow and makes the device wait."""
-
-    def __init__(self, limit: int = 64) -> None:
-        self._free: dict[int, list[Any]] = {}
-        self._limit = limit
-        self._lock = threading.Lock()
-
-    def take(self, size: int) -> Any:
-        size = 1 << max(9, (size - 1).bit_length())
-        with self._lock:
-            free = self._free.get(size)
-            if free:
-                return free.pop()
-        import torch
-
-        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
-
-    def give(self, buffers: Sequence[Any]) -> None:
-        with self._lock:
-            for each in buffers:
-                free = self._free.setdefault(each.numel(), [])
-                if len(free) < self._limit:
-                    free.append(each)
-
-
-class _CudaCopies:
-    """Copies from a CUDA (or ROCm) device: a side stream, pinned memory, one event."""
-
-    _streams: dict[int, Any] = {}  # noqa: RUF012  one a device, for the life of the process
-    _pool = _Pool()
-
-    def __init__(self, given: Sequence[Any]) -> None:
-        import torch
-
-        device = given[0].device
-        stream = self._streams.get(device.index)
-        if stream is None:
-            stream = self._streams[device.index] = torch.cuda.Stream(device)
-        self._ran = torch.cuda.Event(blocking=True)
-        self._ran.record(torch.cuda.current_stream(device))
-        stream.wait_event(self._ran)
-        self._buffers: list[Any] = []
-        self._copies: list[Any] = []
-        with torch.cuda.stream(stream):
-            for each in given:
-                size = each.numel() * each.element_size()
-                buffer = self._pool.take(size)
-                self._buffers.append(buffer)
-                host = buffer[:size].view(each.dtype).view(each.shape)
-                host.copy_(each, non_blocking=True)
-                each.record_stream(stream)
-                self._copies.append(host)
-            self._copied = torch.cuda.Event(blocking=True)
-            self._copied.record(stream)
-
-    def wait(self) -> None:
-        self._ran.synchronize()
-
-    def tensors(self) -> list[Any]:
-        self._copied.synchronize()
-        return self._copies
-
-    def release(self) -> None:
-        self._copies = []
-        self._pool.give(self._buffers)
-        self._buffers = []
-
-
-class _PlainCopies:
-    """Copies from any other device: it is the finisher that waits. On the CPU, for tests, they are made at once."""
-
-    def __init__(self, given: Sequence[Any]) -> None:
-        self._given = [each.clone() if each.is_cpu else each for each in given]
-
-    def wait(self) -> None:
-        self._given = [each.cpu() for each in self._given]
-
-    def tensors(self) -> list[Any]:
-        return self._given
-
-    def release(self) -> None:
-        self._given = []
-
-
-def _copy(given: Sequence[Any]) -> Copies:
-    return _CudaCopies(given) if given[0].is_cuda else _PlainCopies(given)
-
+BYTES_LIMIT: Final = 64 << 20
+"""Bytes of their copies at most."""
+_SETTLE_SECONDS: Final = 0.05
 
 on_cpu_too = False
 """Take tensors on the CPU for an accelerator's; for tests of this path where there is none."""
 
 
-def is_capturing() -> bool:
-    """Tell whether a CUDA graph is being captured: nothing runs then, and nothing may be copied."""
-    import torch
-
-    return bool(torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
-
-
-# --- What is handed over --------------------------------------------------------------------------------------------------
-
-
-class _Handed(NamedTuple):
-    call: Call
-    copies: Copies
-    output: Any
-    """The output as the finisher reads it; a number stands for one of the copies."""
-    reduced: bool
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-class _At(NamedTuple):
-    """Stands for the copy with this number."""
-
-    number: int
-
-
-def defer(call: Call, output: Any) -> bool:
-    """Hand a call over to the finisher; False where its output is not on an accelerator."""
-    found = None
-    with shield:  # what cannot be read here leaves the span to be written without it
-        found = _tensor(call, output)
-    if found is None or not (on_cpu_too or not found.is_cpu) or found.is_meta:
+def defer(call: Handing, output: Any) -> bool:
+    """Hand a call over to the finisher; False where nothing that has to be read is on an accelerator."""
+    if not (on_cpu_too or handing.is_elsewhere(call, output)):
         return False
-    if found.is_cuda and is_capturing():
-        return True  # a graph is captured: this was no inference
-    known, options = call.known, call.traced.options
-    kind = known.output if isinstance(known.output, str) else "logits"
-    reduced = (
-        kind in prediction.ROWS and found.ndim == 2 and found.shape[1] > 1 and found.numel() > _REDUCED_ABOVE and options.prediction is None
-    )
-    given: list[Any] = [prediction.reduce(found, kind, options.temperature) if reduced else found.detach()]
-    args = tuple(_handed(each, given) for each in call.args)
-    kwargs = {name: _handed(each, given) for name, each in call.kwargs.items()}
-    said: Any = output if options.prediction is not None else _At(0)
-    call.args, call.kwargs = (), {}  # what the user passed may be freed now
-    if _finisher.is_full():
-        _finisher.drop(call)
-        return True
+    read: Said | None = None
+    copies: Copies | None = None
     try:
-        copies = _copy(given)
-    except Exception as error:  # noqa: BLE001  a device out of pinned memory costs the prediction, not the span
-        call.deferred(None, False, call.recorder.clock())
+        if is_capturing():
+            call.captured()
+            return True
+        call.handed_over()
+        if _finisher.is_full():
+            handing.leave_values(call)
+            _finisher.drop(call)
+            return True
+        copies = make_copies(handing.device_of(call, output))
+        read = handing.hand(call, output, copies, BYTES_LIMIT - _finisher.bytes)
+    except Exception as error:  # noqa: BLE001  a device out of memory costs the prediction, not the span
+        handing.leave_values(call)
+        call.deferred(None, call.recorder.clock())
         shield.caught(error)
         return True
-    _finisher.put(_Handed(call, copies, said, reduced, args, kwargs))
+    _finisher.put(_Handed(call, copies, read))
     return True
 
 
-def _tensor(call: Call, output: Any) -> Any:
-    how = call.known.output
-    found = outputs.as_tensor(how(output)) if callable(how) else outputs.tensor_of(output)
-    return found if found is not None and outputs.is_tensor(found) and found.numel() else None
+def after(job: Callable[[], None]) -> bool:
+    """Have the finisher run a job after all calls handed over by now; False, and nothing done, where there are none."""
+    return _finisher.put_after(job)
 
 
-def _handed(value: Any, given: list[Any]) -> Any:
-    """Return what the finisher reads of an argument: a copy of ids, masks and lengths, only the shape of features."""
-    if not outputs.is_tensor(value):
-        return value
-    if value.ndim <= _LENGTHS_AXES and not value.is_floating_point():
-        given.append(value.detach())
-        return _At(len(given) - 1)
-    return value.detach().to("meta")
+class _Handed:
+    """One call that waits for its device."""
+
+    __slots__ = ("bytes", "call", "copies", "read")
+
+    def __init__(self, call: Handing, copies: Copies, read: Said) -> None:
+        self.call = call
+        self.copies = copies
+        self.read = read
+        self.bytes = copies.bytes
+
+    def is_ready(self) -> bool:
+        return self.copies.are_ready()
+
+    def finish(self) -> None:
+        call, copies = self.call, self.copies
+        try:
+            end = copies.wait(call.recorder.clock)
+            copies.fetch()
+        except Exception:
+            handing.leave_values(call)
+            call.deferred(None, call.recorder.clock())  # the device has failed: the span ends without its prediction
+            raise
+        handing.take_back(call, copies)
+        call.deferred(self.read, end)
+        copies.release()
 
 
-def _filled(value: Any, copies: Sequence[Any]) -> Any:
-    return copies[value.number] if isinstance(value, _At) else value
+class _Job:
+    """Something to do after what was handed over before it."""
 
+    __slots__ = ("finish",)
+    bytes = 0
 
-# --- The finisher ---------------------------------------------------------------------------------------------------------
+    def __init__(self, job: Callable[[], None]) -> None:
+        self.finish = job
+
+    def is_ready(self) -> bool:
+        return True
 
 
 class _Finisher:
     """One thread that ends spans in the order in which their calls were made."""
 
     def __init__(self) -> None:
-        self._waiting: deque[_Handed] = deque()
+        self._waiting: deque[_Handed | _Job] = deque()
         self._changed = threading.Condition()
-        self._busy = False
+        self._now: _Handed | _Job | None = None
         self._thread: threading.Thread | None = None
+        self.bytes = 0
+        self.done = 0
         self.dropped = 0
 
     def is_full(self) -> bool:
-        return len(self._waiting) >= OPEN_LIMIT
+        return len(self._waiting) >= OPEN_LIMIT or self.bytes >= BYTES_LIMIT
 
-    def drop(self, call: Call) -> None:
+    def drop(self, call: Handing) -> None:
         self.dropped += 1
         if self.dropped == 1:
-            _log.warning("the device is more than %d calls behind: spans are written without their predictions (logged once)", OPEN_LIMIT)
-        call.deferred(None, False, call.recorder.clock())
+            _log.warning(
+                "the device is more than %d calls, or %d MiB, behind: spans are written without their predictions (logged once)",
+                OPEN_LIMIT,
+                BYTES_LIMIT >> 20,
+            )
+        call.deferred(None, call.recorder.clock())
 
-    def put(self, handed: _Handed) -> None:
+    def put(self, handed: _Handed | _Job) -> None:
         with self._changed:
-            self._waiting.append(handed)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="lstm-trace finisher", daemon=True)
-                self._thread.start()
-                atexit.register(self.flush)  # after the provider's own registration, so it runs before that shuts down
-            self._changed.notify_all()
+            self._put(handed)
+
+    def put_after(self, job: Callable[[], None]) -> bool:
+        with self._changed:
+            if not self.pending() or threading.current_thread() is self._thread:
+                return False
+            self._put(_Job(job))
+        return True
+
+    def _put(self, handed: _Handed | _Job) -> None:
+        self._waiting.append(handed)
+        self.bytes += handed.bytes
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="lstm-trace finisher", daemon=True)
+            self._thread.start()
+            atexit.register(self.flush)  # after the provider's own registration, so it runs before that shuts down
+            upstream.settle = settle
+        self._changed.notify_all()
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Wait until every call handed over has its span; False where the device took longer than ``timeout`` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting and not self._busy, timeout)
+            return self._changed.wait_for(lambda: not self.pending(), timeout)
+
+    def settle(self) -> None:
+        """Let the finisher catch up with what the device has done already; what it is still at is not waited for."""
+        if not self.pending() or threading.current_thread() is self._thread or is_capturing():
+            return
+        with self._changed:
+            waiting = [each for each in (self._now, *self._waiting) if each is not None]
+            ready = 0
+            while ready < len(waiting) and waiting[ready].is_ready():
+                ready += 1
+            goal = self.done + ready
+            self._changed.wait_for(lambda: self.done >= goal, _SETTLE_SECONDS)
 
     def pending(self) -> int:
-        return len(self._waiting) + self._busy
+        return len(self._waiting) + (self._now is not None)
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 while not self._waiting:
                     self._changed.wait()
-                handed = self._waiting.popleft()
-                self._busy = True
+                handed = self._now = self._waiting.popleft()
             with shield:
-                self._finish(handed)
+                handed.finish()
             with self._changed:
-                self._busy = False
+                self._now = None
+                self.bytes -= handed.bytes
+                self.done += 1
                 self._changed.notify_all()
             del handed
 
-    def _finish(self, handed: _Handed) -> None:
-        call = handed.call
-        try:
-            handed.copies.wait()
-            end = call.recorder.clock()
-            copies = handed.copies.tensors()
-        except Exception:
-            call.deferred(None, False, call.recorder.clock())  # the device has failed: the span ends without its prediction
-            raise
-        call.args = tuple(_filled(each, copies) for each in handed.args)
-        call.kwargs = {name: _filled(each, copies) for name, each in handed.kwargs.items()}
-        call.deferred(_filled(handed.output, copies), handed.reduced, end)
-        handed.copies.release()
-
 
 _finisher = _Finisher()
+
+
+def settle() -> None:
+    """Complete what the device is known to have done, so that a span that starts now sees it upstream."""
+    _finisher.settle()
 
 
 def flush(timeout: float = 30.0) -> bool:

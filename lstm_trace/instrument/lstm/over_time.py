@@ -14,8 +14,8 @@ _BROKEN: Final = Single(nonfinite=True)
 def steps_of(tensor: Any, output: str, temperature: float) -> Any:
     """Return what was said at each step, on the tensor's own device: largest probability, margin, entropy, and whether it is broken.
 
-    ``tensor``: (time, classes), (batch, time, classes) or (time, batch, classes); the last axis becomes those four. For ``ctc`` the first is
-    the logarithm of the probability. Raises ValueError for another number of axes.
+    ``tensor``: (time, classes), (batch, time, classes) or (time, batch, classes); the last axis becomes those four. For ``ctc`` the first
+    is the logarithm of the probability. Raises ValueError for another number of axes.
     """
     import torch
 
@@ -42,9 +42,8 @@ def means(steps: Any, output: str, lengths: Sequence[int] | None) -> list[Single
     elif output == "ctc" and not (lengths is not None and steps.shape[0] == len(lengths) != steps.shape[1]):
         steps = steps.transpose(0, 1)
     batch, time = steps.shape[:2]
-    if lengths is None or len(lengths) != batch:
-        lengths = [time] * batch
-    real = torch.tensor(list(lengths), device="cpu").clamp(0, time)
+    each = list(lengths) if lengths is not None and len(lengths) == batch else [time] * batch
+    real = torch.tensor(each, device="cpu").clamp(0, time)
     within = torch.arange(time, device="cpu") < real[:, None]
     bad = ((steps[..., 3] != 0) & within).any(1).tolist()
     means = (torch.where(within[..., None], steps[..., :3], 0.0).sum(1) / real.clamp(min=1)[:, None]).tolist()

@@ -6,31 +6,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from math import exp, isfinite, log
 from operator import mul
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from lstm_trace.facts import Prediction, Summary
+from lstm_trace.facts import Prediction
+from lstm_trace.instrument.lstm import over_time
 from lstm_trace.recorder.calls import Single
 
 Names = Mapping[int, str]
 
 _BROKEN: Final = Single(nonfinite=True)
-_LARGE: Final = 1 << 15
-_BLOCK: Final = 1 << 18
-"""Numbers of a block: 1 MiB in float32, so that it is read from memory once."""
-_DETAILED: Final = 8
-"""Rows of a large batch of which every number is read: the least confident."""
 _UNSHIFTED: Final = 300.0
 """Below this logit exp() needs no shift: neither it nor the sum over any row of ours leaves the range of a double."""
 _SMALL: Final = 75
 """Below this many numbers, plain Python over ``tolist()`` beats every tensor operation."""
-
-
-class Many(NamedTuple):
-    """A large batch: its least confident rows, where they stand, and what holds for all."""
-
-    least: Sequence[Single | Prediction]
-    rows: Sequence[int]
-    summary: Summary
 
 
 def read(
@@ -44,7 +32,7 @@ def read(
     Raises ValueError where the shape does not fit ``output``.
     """
     if output in ("tagging", "ctc"):
-        return _over_time(tensor, output, temperature, lengths)
+        return over_time.means(over_time.steps_of(tensor, output, temperature), output, lengths)
     tensor = tensor.detach() if hasattr(tensor, "detach") else tensor
     if output == "regression":
         return [_value(each) for each in _column(tensor)]
@@ -127,7 +115,7 @@ def of_probs(row: list[float], names: Names | None = None, temperature: float = 
     index = row.index(top)
     second = max(row[:index] + row[index + 1 :])
     entropy = -sum(each * math.log(each) for each in row if each > 0.0)
-    return Single(_label(names, index), index, top, top - second, entropy if entropy > 0.0 else 0.0)
+    return Single(label_of(names, index), index, top, top - second, entropy if entropy > 0.0 else 0.0)
 
 
 def of_multilabel(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Single:
@@ -139,7 +127,7 @@ def of_multilabel(row: list[float], names: Names | None = None, temperature: flo
     top = chances[index]
     second = max(chances[:index] + chances[index + 1 :], default=None)
     entropy = -sum(part * math.log(part) for each in chances for part in (each, 1.0 - each) if part > 0.0)
-    return Single(_label(names, index), index, top, None if second is None else top - second, entropy)
+    return Single(label_of(names, index), index, top, None if second is None else top - second, entropy)
 
 
 def _binary_logit(row: list[float], names: Names | None, temperature: float) -> Single:
@@ -159,7 +147,8 @@ def _sigmoid(value: float) -> float:
     return weight / (1.0 + weight)
 
 
-def _label(names: Names | None, index: int) -> str | None:
+def label_of(names: Names | None, index: int) -> str | None:
+    """Return the name of a class, where it has one."""
     return names.get(index) if names is not None else None
 
 
@@ -198,7 +187,14 @@ def reduce(tensor: Any, output: str, temperature: float) -> Any:
     """Return index, confidence, margin, entropy and brokenness of each row as a (rows, 5) tensor on the tensor's own device."""
     import torch
 
-    rows = tensor.detach().double()
+    rows = tensor.detach()
+    if output == "logits":
+        logs = torch.log_softmax(rows if temperature == 1.0 else rows.double() / temperature, 1, dtype=torch.float64)
+        chances = logs.exp()
+        entropy = -torch.linalg.vecdot(chances, logs)
+        bad = ~torch.isfinite(entropy)  # any number that is not finite makes it NaN
+        return _reduced(chances, entropy, bad)
+    rows = rows.double()
     finite = torch.isfinite(rows)
     bad = ~(finite | (rows == -math.inf)).all(1) if output == "log_probs" else ~finite.all(1)
     if output == "multilabel":
@@ -207,86 +203,28 @@ def reduce(tensor: Any, output: str, temperature: float) -> Any:
     else:
         if output == "probs":
             rows = rows.log()
-        if temperature != 1.0 or output == "logits":
+        if temperature != 1.0:
             rows = torch.log_softmax(rows / temperature, 1)
         chances = rows.exp()
         # torch.special.entr is ten times as slow; a probability of zero has a logarithm that must not make it NaN
         entropy = -(chances * rows.clamp(min=-1e4)).sum(1)
-    top = chances.topk(2, 1)
-    return torch.stack((top.indices[:, 0].double(), top.values[:, 0], top.values[:, 0] - top.values[:, 1], entropy, bad.double()), 1)
+    return _reduced(chances, entropy, bad)
+
+
+def _reduced(chances: Any, entropy: Any, bad: Any) -> Any:
+    import torch
+
+    values, indices = chances.topk(2, 1)
+    first, second = values.unbind(1)
+    return torch.stack((indices[:, 0], first, first - second, entropy, bad), 1)
 
 
 def rows_of(reduced: Any, names: Names | None) -> list[Single]:
     """Return the predictions of what ``reduce`` made, once it is on the CPU."""
     return [
-        _BROKEN if broken else Single(_label(names, int(index)), int(index), confidence, margin, entropy if entropy > 0.0 else 0.0)
+        _BROKEN if broken else Single(label_of(names, int(index)), int(index), confidence, margin, entropy if entropy > 0.0 else 0.0)
         for index, confidence, margin, entropy, broken in reduced.tolist()
     ]
-
-
-def is_large(tensor: Any, output: str, rows: int) -> bool:
-    """Tell whether all rows are worth one pass for their confidence, and only the least confident the other numbers."""
-    return (
-        output in ("logits", "log_probs", "probs")
-        and hasattr(tensor, "detach")
-        and tensor.ndim == 2
-        and tensor.shape[0] > rows
-        and tensor.shape[1] > 1
-        and tensor.numel() > _LARGE
-    )
-
-
-def summarise(tensor: Any, output: str, temperature: float) -> tuple[Summary, list[int]]:
-    """Return lowest and mean confidence over all rows of a large (batch, classes) tensor, and the least confident rows.
-
-    The largest probability is exp(max) / sum(exp(x)): no softmax is written down, and no logarithm taken. In blocks that stay in the cache,
-    in the tensor's own precision (float32 at least): within 1e-6 of double precision.
-    """
-    import torch
-
-    values = tensor.detach()
-    if values.element_size() < 4:
-        values = values.float()
-    with torch.no_grad():
-        if temperature == 1.0 and output != "logits":
-            low, top = values.amin(1), values.amax(1)  # torch.aminmax is ten times as slow
-            found = top if output == "probs" else top.exp()
-            found = found + (low - low if output == "probs" else torch.where(torch.isnan(low), low, 0.0))
-        else:
-            found = _largest_probability(values.log() if output == "probs" else values, temperature, may_be_zero=output != "logits")
-        mean = found.mean(dtype=torch.float64).item()
-        broken = not isfinite(mean)
-        kept = found[torch.isfinite(found)] if broken else found
-        if not kept.numel():
-            return Summary(None, None, broken), []
-        least = (torch.where(torch.isfinite(found), found, 2.0) if broken else found).topk(min(_DETAILED, kept.numel()), largest=False)
-        return Summary(least.values[0].item(), kept.mean(dtype=torch.float64).item() if broken else mean, broken), least.indices.tolist()
-
-
-def _largest_probability(values: Any, temperature: float, *, may_be_zero: bool) -> Any:
-    import torch
-
-    rows, classes = values.shape
-    block = max(1, _BLOCK // classes)
-    buffer = torch.empty(block, classes, dtype=values.dtype)
-    sums, top, low = (torch.empty(rows, dtype=values.dtype) for _ in range(3))
-    for first in range(0, rows, block):
-        part = values[first : first + block]
-        work, highest = buffer[: len(part)], top[first : first + block]
-        torch.amax(part, 1, out=highest)
-        torch.amin(part, 1, out=low[first : first + block])
-        bounds = torch.aminmax(highest)
-        if temperature == 1.0 and bounds.min.item() > -60.0 and bounds.max.item() < 60.0:
-            torch.exp(part, out=work)  # numbers of this size need no shift by the row's maximum
-            torch.sum(work, 1, out=sums[first : first + block])
-            sums[first : first + block].div_(highest.exp())
-        else:
-            torch.sub(part, highest[:, None], out=work)
-            work.div_(temperature).exp_()
-            torch.sum(work, 1, out=sums[first : first + block])
-    found = sums.reciprocal_()
-    # minus infinity vanishes in exp(): a logit is broken by it, a probability is zero
-    return found if may_be_zero else found.add_(low.sub_(low))
 
 
 def _batch_of_array(array: Any, output: str, names: Names | None, temperature: float) -> list[Single]:
@@ -305,41 +243,8 @@ def _batch_of_array(array: Any, output: str, names: Names | None, temperature: f
     weights[np.arange(len(rows)), index] = 0.0
     margin = (1.0 - weights.max(1)) / total
     return [
-        Single(_label(names, each), each, 1.0 / sum_, lead, max(0.0, spread)) if fine else _BROKEN
+        Single(label_of(names, each), each, 1.0 / sum_, lead, max(0.0, spread)) if fine else _BROKEN
         for each, sum_, lead, spread, fine in zip(
             index.tolist(), total.tolist(), margin.tolist(), entropy.tolist(), finite.tolist(), strict=True
         )
-    ]
-
-
-def _over_time(tensor: Any, output: str, temperature: float, lengths: Sequence[int] | None) -> list[Single]:
-    import torch
-
-    steps = tensor.detach().double()
-    if steps.ndim == 2:
-        steps = steps.unsqueeze(0)
-    elif steps.ndim != 3:
-        raise ValueError(f"output={output!r} needs (time, classes) or three axes, the component returned {tuple(tensor.shape)}")
-    elif output == "ctc" and not (lengths is not None and steps.shape[0] == len(lengths) != steps.shape[1]):
-        steps = steps.transpose(0, 1)
-    batch, time = steps.shape[:2]
-    real = torch.full((batch,), time) if lengths is None or len(lengths) != batch else torch.tensor(list(lengths)).clamp(0, time)
-    within = (torch.arange(time) < real[:, None]).to(steps.device)
-    bad = (~torch.isfinite(steps).all(2) & within).any(1)
-    # log_softmax of log-probabilities is the same log-probabilities, so CTC takes either
-    logs = torch.log_softmax(steps / temperature, 2)
-    chances = logs.exp()
-    top = chances.topk(min(2, chances.shape[2]), 2).values
-    count = within.sum(1).clamp(min=1)
-
-    def mean(values: Any) -> Any:
-        return torch.where(within, values, 0.0).sum(1) / count
-
-    confidence = mean(logs.amax(2)).exp() if output == "ctc" else mean(top[..., 0])
-    margin = mean(top[..., 0] - top[..., 1]) if top.shape[2] > 1 else torch.full_like(confidence, math.nan)
-    entropy = mean(torch.special.entr(chances).sum(2))
-    found = torch.stack((confidence, margin, entropy, bad.double(), real.to(steps.device).double()), 1).tolist()
-    return [
-        (_BROKEN if broken else Single()) if broken or not length else Single(None, None, confidence, margin, entropy)
-        for confidence, margin, entropy, broken, length in found
     ]

@@ -71,6 +71,8 @@ class Source:
             return None  # a PackedSequence has four parts
         if self.padding_idx is None:
             return steps, "shape", steps
+        if not getattr(args[0], "is_cpu", False):
+            return None  # no tensor, or one that had to be waited for
         ids = args[0].tolist()
         row = ids[0] if len(ids) == 1 else ids
         if len(row) != steps or type(row[0]) is not int:

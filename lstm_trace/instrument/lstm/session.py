@@ -15,13 +15,15 @@ from lstm_trace import attributes as to
 from lstm_trace import conventions as c
 from lstm_trace.facts import Prediction
 from lstm_trace.guard import shield
-from lstm_trace.instrument.lstm import watch
+from lstm_trace.instrument.lstm import device, outputs, watch
+from lstm_trace.instrument.lstm.handing import Said
 from lstm_trace.recorder import Event, OpenSpan, default_recorder
 from lstm_trace.recorder.calls import Single, as_prediction
 from lstm_trace.upstream import with_facts
 
 if TYPE_CHECKING:
     from lstm_trace.instrument.lstm.component import Known, Traced
+    from lstm_trace.recorder import Recorder
 
 Decision = Callable[[Any, Any], bool]
 
@@ -84,6 +86,7 @@ class traced_session:
         self._lowest: float | None = None
         self._nonfinite = False
         self._compute_ns = 0
+        self._until_ns = 0
         self._known: Known | None = None
         self._opened: OpenSpan | None = None
         self._tokens: tuple[Token[Any], Token[Any]] | None = None
@@ -106,7 +109,8 @@ class traced_session:
                 self._tokens = None
                 current.reset(mine)
                 context.detach(token)
-                self._finish(error)
+                if not device.after(lambda: self._finish(error)):
+                    self._finish(error)
 
     def reset(self) -> None:
         """Note that the component's state was reset."""
@@ -122,16 +126,24 @@ class traced_session:
     def begin(self, known: Known) -> SessionCall:
         """Begin one call."""
         self._known = known
-        return SessionCall(self)
+        return SessionCall(self, self._recorder, known)
 
-    def note(self, output: Any, elapsed_ns: int) -> None:
-        """Read one call's output."""
+    def reads_now(self) -> bool:
+        """Count one call more, and tell whether its output is read."""
         self.calls += 1
-        self._compute_ns += elapsed_ns
-        known = self._known
-        if known is None or self.calls % self.every:
-            return
-        said: Any = self.traced.predictions(known, output, None)
+        return self.calls % self.every == 0
+
+    def took(self, nanoseconds: int) -> None:
+        """Add what a call took."""
+        self._compute_ns += nanoseconds
+
+    def took_until(self, start_ns: int, end_ns: int) -> None:
+        """Add what a call took on a device, which begins it only when it is done with the one before."""
+        self._compute_ns += max(0, end_ns - max(start_ns, self._until_ns))
+        self._until_ns = max(end_ns, self._until_ns)
+
+    def note(self, said: Any, calls: int) -> None:
+        """Note what the call of this number said."""
         if not said:
             return
         now = said[0] if self.decision is label_flips else as_prediction(said[0])
@@ -144,15 +156,15 @@ class traced_session:
             if self._lowest is None or now.confidence < self._lowest:
                 self._lowest = now.confidence
         if self.decision(self._previous, now):
-            self._decide(now)
+            self._decide(now, calls)
         self._previous = now
 
-    def _decide(self, now: Single | Prediction) -> None:
+    def _decide(self, now: Single | Prediction, calls: int) -> None:
         self.decisions += 1
         recorder, opened = self._recorder, self._opened
         if opened is not None and recorder.settings.events != "off" and self.decisions <= recorder.settings.max_events:
             event = to.prediction_event(as_prediction(now), 0, None, recorder.settings, None, None)
-            event[c.STREAM_CALLS] = self.calls
+            event[c.STREAM_CALLS] = calls
             opened.event(Event(c.EVENT_PREDICTION, event, recorder.clock()))
 
     def _finish(self, error: BaseException | None) -> None:
@@ -183,10 +195,14 @@ def is_inside() -> bool:
 class SessionCall:
     """One call inside a session: no span of its own; what starts inside it hangs below the session's span."""
 
-    __slots__ = ("_began", "_session", "_token")
+    __slots__ = ("_began", "_number", "_session", "_start_ns", "_token", "args", "known", "kwargs", "layers", "recorder", "traced")
 
-    def __init__(self, session: traced_session) -> None:
+    every_row = False
+
+    def __init__(self, session: traced_session, recorder: Recorder, known: Known) -> None:
         self._session = session
+        self.recorder = recorder
+        self.known = known
         self._token = _inside.set(True) if watch.auto is not None else None
         self._began = perf_counter_ns()
 
@@ -194,8 +210,41 @@ class SessionCall:
         """Read what the call returned."""
         elapsed = perf_counter_ns() - self._began
         self.leave()
+        session = self._session
+        is_read = session.reads_now()
+        if not is_read:
+            session.took(elapsed)
+            return
+        self._number = session.calls
         with shield:
-            self._session.note(output, elapsed)
+            if not outputs.is_small(output) and self._deferred(output, elapsed):
+                return
+            session.took(elapsed)
+            session.note(session.traced.predictions(self.known, output, None), self._number)
+
+    # --- On an accelerator: what device.defer() asks of a call -----------------------------------------------------------
+
+    def _deferred(self, output: Any, elapsed: int) -> bool:
+        self.traced: Traced = self._session.traced
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: dict[str, Any] = {}
+        self.layers: list[Any] = []
+        self._start_ns = self.recorder.clock() - elapsed
+        return device.defer(self, output)
+
+    def captured(self) -> None:
+        """Do nothing: a graph was captured, and no span of this call is open."""
+
+    def handed_over(self) -> None:
+        """Do nothing: the session's span ends where the session does."""
+
+    def deferred(self, read: Said | None, end: int) -> None:
+        """Note what was said when the device was done with it."""
+        session = self._session
+        session.took_until(self._start_ns, end)
+        if read is not None:
+            with shield:
+                session.note(read(None), self._number)
 
     def leave(self) -> None:
         """Let recurrent layers that run from here on be seen again."""

@@ -1,0 +1,152 @@
+"""Large batches: every row is read for its confidence, in one pass, and only the least confident rows for the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from math import exp, isfinite
+from typing import Any, Final, NamedTuple
+
+from lstm_trace.facts import Prediction, Summary
+from lstm_trace.instrument.lstm import prediction
+from lstm_trace.instrument.lstm.prediction import Names
+from lstm_trace.recorder.calls import Single
+
+_LARGE: Final = 1 << 15
+"""Numbers above which a batch is large."""
+_BLOCK: Final = 1 << 18
+"""Numbers of a block: 1 MiB in float32, so that it is read from memory once."""
+_ADDED: Final = 4096
+"""Numbers of a row at most that one matrix product adds to within 1e-6."""
+_DETAILED: Final = 8
+"""Rows of which every number is read: the least confident."""
+
+
+class Many(NamedTuple):
+    """A large batch: its least confident rows, where they stand, and what holds for all."""
+
+    least: Sequence[Single | Prediction]
+    rows: Sequence[int]
+    summary: Summary
+
+
+def is_large(tensor: Any, output: str, rows: int) -> bool:
+    """Tell whether all rows are worth one pass for their confidence, and only the least confident the other numbers."""
+    return (
+        output in ("logits", "log_probs", "probs")
+        and hasattr(tensor, "detach")
+        and tensor.ndim == 2
+        and tensor.shape[0] > rows
+        and tensor.shape[1] > 1
+        and tensor.numel() > _LARGE
+    )
+
+
+def read(tensor: Any, output: str, names: Names | None, temperature: float, at_most: int) -> Many:
+    """Return lowest and mean confidence over all rows of a (batch, classes) tensor on the CPU, and ``at_most`` of the least confident.
+
+    Confidences are computed in the tensor's own precision (float32 at least), within 1e-6 of double precision.
+    """
+    import torch
+
+    values = tensor.detach()
+    if values.element_size() < 4:
+        values = values.float()
+    if output == "logits":
+        found = _of_logits(values, temperature)
+    elif temperature != 1.0:
+        found = _shifted(values.log() if output == "probs" else values, temperature)
+    else:
+        low, top = values.amin(1), values.amax(1)  # torch.aminmax is ten times as slow
+        found = top if output == "probs" else top.exp()
+        found = found + (low - low if output == "probs" else torch.where(torch.isnan(low), low, 0.0))
+    each: list[float] = found.tolist()
+    total, count = sum(each), len(each)
+    broken = not isfinite(total)
+    if broken:
+        kept = [value for value in each if isfinite(value)]
+        if not kept:
+            return Many((), (), Summary(None, None, True))
+        total, count = sum(kept), len(kept)
+        found = torch.where(torch.isfinite(found), found, 2.0)
+    least = found.topk(min(max(1, at_most), _DETAILED, count), largest=False).indices
+    rows: list[int] = least.tolist()
+    summary = Summary(each[rows[0]], total / count, broken)
+    if not at_most:
+        return Many((), (), summary)
+    chosen = values.index_select(0, least)
+    said = _detailed(chosen, names, temperature) if output == "logits" else prediction.read(chosen, output, names, temperature)
+    return Many(said, rows, summary)
+
+
+def many_of(reduced: Any, names: Names | None, at_most: int) -> Many:
+    """Return what ``prediction.reduce`` made of a large batch as ``read`` would say it, once it is on the CPU."""
+    confidence, is_broken = reduced[:, 1], reduced[:, 4] != 0
+    sound = confidence[~is_broken]
+    if not len(sound):
+        return Many((), (), Summary(None, None, nonfinite=True))
+    filled = confidence.masked_fill(is_broken, 2.0)
+    least = filled.topk(min(_DETAILED, at_most, len(sound)), largest=False).indices
+    summary = Summary(sound.min().item(), sound.mean().item(), bool(is_broken.any()))
+    return Many(prediction.rows_of(reduced[least], names), least.tolist(), summary)
+
+
+def _of_logits(values: Any, temperature: float) -> Any:
+    """Return max(exp(x)) / sum(exp(x)) of each row, NaN where a logit is not finite: no softmax is written down, no logarithm taken."""
+    import torch
+
+    rows, classes = values.shape
+    block = max(1, _BLOCK // classes)
+    usual = values.dtype == torch.float32 and block > 1
+    held = _spare.pop() if usual and _spare else _empty(max(_BLOCK, classes), values.dtype)
+    buffer = held[: block * classes].view(block, classes)
+    sums, tops, checks = torch.empty(3, rows, dtype=values.dtype)
+    ones = torch.ones(classes, dtype=values.dtype)
+    for first in range(0, rows, block):
+        part, of = values[first : first + block], slice(first, first + block)
+        work = buffer[: len(part)]
+        torch.exp(part if temperature == 1.0 else torch.div(part, temperature, out=work), out=work)
+        torch.amax(work, 1, out=tops[of])
+        if classes <= _ADDED:
+            torch.mv(work, ones, out=sums[of])
+            torch.mv(part, ones, out=checks[of])
+        else:
+            torch.sum(work, 1, out=sums[of])
+            torch.sum(part, 1, out=checks[of])
+    if usual and not _spare:
+        _spare.append(held)
+    # exp() makes nothing of minus infinity, but the plain sum shows it
+    if sums.amin().item() > 1e-20 and sums.amax().item() < 1e30 and isfinite(checks.sum().item()):
+        return tops.div_(sums)
+    return torch.where(torch.isfinite(values).all(1), _shifted(values, temperature), math.nan)
+
+
+def _shifted(values: Any, temperature: float) -> Any:
+    """Return the same for numbers of any size, minus infinity being a probability of zero: each row is shifted by its largest."""
+    import torch
+
+    return torch.softmax(values / temperature, 1).amax(1)
+
+
+def _detailed(rows: Any, names: Names | None, temperature: float) -> list[Single]:
+    """Read a few rows of finite logits, in double precision: ``prediction.read`` without the steps that gather it into one tensor."""
+    import torch
+
+    logs = torch.log_softmax(rows if temperature == 1.0 else rows.double() / temperature, 1, dtype=torch.float64)
+    top = logs.topk(2, 1)
+    entropies = torch.linalg.vecdot(logs.exp(), logs).tolist()
+    return [
+        Single(prediction.label_of(names, index), index, exp(first), exp(first) - exp(second), max(0.0, -negative))
+        for (first, second), (index, _), negative in zip(top.values.tolist(), top.indices.tolist(), entropies, strict=True)
+    ]
+
+
+def _empty(numbers: int, dtype: Any) -> Any:
+    import torch
+
+    with torch.inference_mode(mode=False):  # else nothing outside of inference mode could write into it
+        return torch.empty(numbers, dtype=dtype)
+
+
+_spare: list[Any] = []
+"""The block of float32 that nobody works in at present: page by page from the system, it would cost as much as a pass over it."""
