@@ -153,6 +153,8 @@ class Spans(Sources):
         A sampler sees ``attributes``; ``details`` and ``facts`` join them, and ``facts`` are also what the caller is to hand down. A span
         that the sampler refused is opened as well, so that what runs below it is refused with it. Suppression is the caller's to ask for.
         """
+        if upstream.settle is not None:
+            upstream.settle()
         source = self.source()
         above: Any = current.get(SPAN_KEY)
         if above is None:
@@ -197,15 +199,9 @@ class Spans(Sources):
     ) -> None:
         """End the span of a chain's run: clean attributes, ``(name, attributes, time in ns)`` events, then the error."""
         span: Any = run.span
-        if attributes or events:
-            lane = self.source().lane
-            if attributes:
-                lane.put(span, attributes)
-            for name, details, when in events:
-                lane.note(span, name, details, when)
         if error is not None:
             self._fail(span, error)
-        span.end(self.clock() if end_ns is None else end_ns)
+        self.source().starting.end(span, attributes, events, self.clock() if end_ns is None else end_ns)
         live.leave(run.span_context)
         if run.outermost:
             upstream.last_outermost.set(run.span_context)
