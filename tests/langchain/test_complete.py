@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import CallbackManager
 from langchain_core.language_models.fake import FakeListLLM
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tools import ToolException, tool
 from opentelemetry.trace import StatusCode
@@ -174,6 +175,11 @@ def test_a_tool(langchain: Traced) -> None:
         "gen_ai.tool.name": "look",
         "gen_ai.tool.call.id": "call-1",
     }
+
+
+def test_the_id_of_a_call_that_is_named_only_in_the_tools_answer(langchain: Traced) -> None:
+    CallbackManager([]).on_tool_start({"name": "look"}, "x").on_tool_end(ToolMessage("y", tool_call_id="call-1"))
+    assert attributes(langchain.named("execute_tool look"))["gen_ai.tool.call.id"] == "call-1"
 
 
 def test_a_tools_error_that_became_a_message_is_still_its_error(langchain: Traced) -> None:

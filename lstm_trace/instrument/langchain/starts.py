@@ -92,10 +92,11 @@ def _model(operation: str, callbacks: Any, manager: Any, args: Args, given: Give
 def tool(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
     """Open the span of a tool call."""
     name = _serialized_name(args, given) or given.get("name") or "tool"
-    details = handler.vocabulary.tool(name, given.get("tool_call_id"))
+    call_id = given.get("tool_call_id")
+    details = handler.vocabulary.tool(name, call_id)
     if (content := handler.content) is not None:
         details.update(content.tool_arguments(given.get("inputs") or _given(args, given, 1, "input_str")))
-    return handler.start(
+    run = handler.start(
         "tool",
         name,
         details=details,
@@ -105,6 +106,9 @@ def tool(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | 
         metadata=callbacks.metadata,
         scope=scope,
     )
+    if run is not None and call_id is None:
+        run.lacks_call_id = True
+    return run
 
 
 def retriever(callbacks: Any, manager: Any, args: Args, given: Given, scope: Scope | None) -> Run | None:
@@ -168,6 +172,8 @@ def tool_ended(run: Run, args: Args, given: Given) -> None:
     attributes: dict[str, Any] = {}
     if getattr(output, "status", None) == "error":
         attributes[c.ERROR_TYPE] = "tool_error"
+    if run.lacks_call_id and handler.vocabulary.gen_ai and (call_id := getattr(output, "tool_call_id", None)) is not None:
+        attributes[c.GEN_AI_TOOL_CALL_ID] = str(call_id)
     if run.recording and (content := handler.content) is not None:
         attributes.update(content.tool_result(output))
     handler.end(run, attributes)
