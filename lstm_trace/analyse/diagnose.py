@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from lstm_trace.analyse.attribution import Attribution, attribute
 from lstm_trace.analyse.cases import EVERYTHING, View
+from lstm_trace.analyse.classes import classes_moved
 from lstm_trace.analyse.labelled import Labelled, labelled
 from lstm_trace.analyse.values import plain
 from lstm_trace.analyse.worst import worst_first
@@ -132,7 +133,9 @@ def diagnose(
     test) and its contribution's interval lies above zero. Raises BadInput where the store does not hold what is named.
     """
     cells = labelled(store, baseline, candidate, outcome=outcome, mechanisms=mechanisms, view=view)
-    return judge(cells, baseline, candidate, min_effect_pp=min_effect_pp, seed=seed)
+    verdict = judge(cells, baseline, candidate, min_effect_pp=min_effect_pp, seed=seed)
+    note = classes_moved(cells, baseline, candidate) if "classifier" in verdict.verdict else None
+    return replace(verdict, notes=(*verdict.notes, note)) if note else verdict
 
 
 def judge(cells: Labelled, baseline: str, candidate: str, *, min_effect_pp: float = MIN_EFFECT_PP, seed: int = 0) -> Verdict:

@@ -167,7 +167,7 @@ def _versions(sides: Mapping[str, Mapping[tuple[str | None, str | None], int]], 
 
 
 def _wide(store: Store, judged: Any, outcome: str, used: Mapping[str, str]) -> Any:
-    """One row a trace with a judged outcome: release, cohort, weight, 0/1 (or null) a mechanism, ``failed``, and what ranks it."""
+    """One row a trace with a judged outcome: release, cohort, weight, 0/1 (or null) a mechanism, ``failed``, and facts of its call."""
     import ibis
 
     spans = store.spans
@@ -186,6 +186,7 @@ def _wide(store: Store, judged: Any, outcome: str, used: Mapping[str, str]) -> A
         score=rows.score.min(where=of == outcome),
         confidence=rows.confidence.min(where=of == outcome),
         length=rows.length.max(where=of == outcome),
+        label=rows.label.max(where=of == outcome),
         failed=rows.failed.max(where=of == outcome),
         **{mechanism: rows.failed.max(where=of == name) for mechanism, name in used.items()},
     )

@@ -70,3 +70,23 @@ def test_what_is_not_in_the_store_is_named(store):
         diagnose(store, "v1", "v2", mechanisms={"llm": "answer_quality"})
     with pytest.raises(BadInput, match="are both 'v1'"):
         diagnose(store, "v1", "v1")
+
+
+def test_other_classes_that_come_are_said_beside_a_worse_classifier():
+    """Class b is told apart worse in both releases alike, and makes up 15 % of the first and 60 % of the second."""
+    random, ids, made = np.random.default_rng(21), Ids(), []
+    for release, share in (("v1", 0.15), ("v2", 0.6)):
+        outcomes = simulate(World(), 900, random)
+        is_b = random.random(900) < share
+        wrong = (random.random(900) < np.where(is_b, 0.3, 0.05)).astype(int)
+        label = iter(np.where(is_b ^ (wrong == 1), "b", "a"))
+        replaced = replace(outcomes, classifier=wrong, failed=np.maximum(outcomes.failed, wrong))
+        made += [row | ({"label": next(label)} if row.get("component") else {}) for row in rows(replaced, release, ids)]
+    with store_of(made) as store:
+        found = diagnose(store, "v1", "v2")
+    assert found.verdict == ("classifier",)
+    assert any("of the predictions within cohorts went to other labels" in note for note in found.notes)
+
+
+def test_a_bug_that_moves_labels_by_its_own_share_is_not_said_to_be_other_classes(verdict):
+    assert not any("other labels" in note for note in verdict.notes)
