@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from opentelemetry import context, trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from torch import nn
 
-from lstm_trace import record_prediction, suppress, trace_lstm
+from lstm_trace import batch_scope, record_prediction, suppress, trace_lstm
 from lstm_trace.recorder.late import LateSpan
-from tests.lstm.models import Padded
+from tests.lstm.models import Given, Padded
 from tests.tracing import Traced
 
 IDS = torch.tensor([[1, 2, 3]])
@@ -52,6 +54,27 @@ def test_untouched_the_real_span_is_made_after_the_forward(seen: Traced) -> None
     trace_lstm(Net(), name="it")(IDS)
     assert current[0].real is None
     assert seen.named("lstm it").end_time >= seen.named("lstm it").start_time
+
+
+def test_what_was_started_inside_and_goes_on_after_it_still_hangs_below(seen: Traced) -> None:
+    kept: list[context.Context] = []
+
+    class Net(nn.Module):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            kept.append(context.get_current())
+            return torch.zeros(len(ids), 3)
+
+    model = trace_lstm(Net(), name="it")
+    for batch in (IDS, IDS.repeat(4, 1)):
+        seen.memory.clear()
+        model(batch)
+        token = context.attach(kept.pop())
+        assert not trace.get_current_span().is_recording()
+        with seen.provider.get_tracer("app").start_as_current_span("later"):
+            pass
+        context.detach(token)
+        assert seen.tree() == "lstm it\n  later"
+        assert len(seen.spans) == 2
 
 
 def test_the_callers_context_is_current_again(seen: Traced) -> None:
@@ -100,6 +123,111 @@ def test_event_on_the_current_span(settle: Callable[..., Traced]) -> None:
     assert facts["lstm.component.name"] == "it"
     assert facts["lstm.sequence.length"] == 3
     assert facts["lstm.prediction.label"] in "abc"
+
+
+class _Touches(nn.Module):
+    """Uses the current span inside, and another component."""
+
+    def __init__(self, tracer: Any) -> None:
+        super().__init__()
+        self.inner = trace_lstm(Padded(), name="inner")
+        self.tracer = tracer
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        trace.get_current_span().set_attribute("user", 1)
+        with self.tracer.start_as_current_span("inside"):
+            return self.inner(ids)
+
+
+def test_an_event_leaves_the_current_span_to_what_runs_inside(settle: Callable[..., Traced]) -> None:
+    seen = settle(span="event")
+    tracer = seen.provider.get_tracer("app")
+    model = trace_lstm(_Touches(tracer), name="it")
+    with tracer.start_as_current_span("request") as request:
+        model(IDS)
+    inside, _ = seen.spans
+    assert [span.name for span in seen.spans] == ["inside", "request"]
+    assert inside.parent.span_id == request.get_span_context().span_id
+    assert request.attributes["user"] == 1
+    assert [event.attributes["lstm.component.name"] for event in (*inside.events, *request.events)] == ["inner", "it"]
+
+
+def test_below_a_parent_that_cannot_be_written_on_it_is_a_span_after_all(settle: Callable[..., Traced]) -> None:
+    seen = settle(span="event")
+    far = NonRecordingSpan(SpanContext(5, 6, is_remote=True, trace_flags=TraceFlags(1)))
+    token = context.attach(trace.set_span_in_context(far))
+    trace_lstm(Padded(), name="it")(IDS)
+    context.detach(token)
+    (span,) = seen.spans
+    assert (span.name, span.parent.span_id) == ("lstm it", 6)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_an_event_where_nothing_is_predicted(settle: Callable[..., Traced], rows: int) -> None:
+    seen = settle(span="event")
+    with seen.provider.get_tracer("app").start_as_current_span("request"):
+        trace_lstm(Padded(), name="it", output="none")(IDS.expand(rows, 3))
+    (event,) = seen.spans[0].events
+    assert (event.attributes["lstm.batch.size"], event.attributes["lstm.sequence.length"]) == (rows, 3)
+
+
+def test_events_of_a_large_batch_name_their_rows(settle: Callable[..., Traced]) -> None:
+    seen = settle(span="event")
+    values = torch.randn(700, 90, generator=torch.Generator().manual_seed(1))
+    with seen.provider.get_tracer("app").start_as_current_span("request"):
+        trace_lstm(lambda x: values, name="it")(torch.zeros(700, 5, 2))
+    confidences = values.double().softmax(1).amax(1)
+    events = seen.spans[0].events
+    assert len(events) == 8
+    for event in events:
+        assert event.attributes["lstm.batch.size"] == 700
+        row = event.attributes["lstm.batch.index"]
+        assert event.attributes["lstm.prediction.confidence"] == pytest.approx(confidences[row].item(), abs=1e-6)
+        assert event.attributes["lstm.prediction.confidence_mean"] == pytest.approx(confidences.mean().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["logits", "regression"])
+def test_an_event_stands_upstream_too(settle: Callable[..., Traced], kind: str) -> None:
+    seen = settle(span="event")
+    tracer = seen.provider.get_tracer("app")
+    with tracer.start_as_current_span("request"):
+        trace_lstm(lambda x: torch.ones(1, 1 if kind == "regression" else 3), name="it", output=kind)(torch.zeros(1, 5, 2))
+        with tracer.start_as_current_span("answer"):
+            pass
+    assert seen.spans[0].attributes["lstm.upstream.component"] == "it"
+
+
+def test_a_foreign_state_is_an_event_beside_it(settle: Callable[..., Traced]) -> None:
+    seen = settle(span="event")
+    model = trace_lstm(Given(), name="it", session="session")
+    with seen.provider.get_tracer("app").start_as_current_span("request"):
+        _, state = model(torch.ones(1, 3, 4), None, session="a")
+        for _ in range(5):
+            model(torch.ones(1, 3, 4), state, session="b")
+    assert [span.name for span in seen.spans] == ["request"]
+    assert "lstm.state.foreign" in [event.name for event in seen.spans[0].events]
+
+
+def test_a_request_of_a_batch_has_its_event_on_its_own_span(settle: Callable[..., Traced]) -> None:
+    seen = settle(span="event")
+    tracer = seen.provider.get_tracer("app")
+    requests = [tracer.start_span(f"request {number}", context.Context()) for number in range(2)]
+    ended = tracer.start_span("ended", context.Context())
+    ended.end()
+    spans = [*requests, ended]
+    model = trace_lstm(Padded(), name="it")
+    with batch_scope([trace.set_span_in_context(each, context.Context()) for each in spans], enqueued_at=[1, 1, 1]):
+        model(torch.tensor([[3, 4, 0], [5, 6, 7], [8, 0, 0]]))
+    for each in requests:
+        each.end()
+    assert [span.name for span in seen.spans] == ["ended", "lstm it", "request 0", "request 1"], "only what ended before gets a span"
+    for row, length in enumerate((2, 3)):
+        (event,) = seen.named(f"request {row}").events
+        assert event.attributes["lstm.sequence.length"] == length
+        assert event.attributes["lstm.batch.index"] == row
+        assert event.attributes["lstm.batch.size"] == 3
+        assert event.attributes["lstm.batch.queue_wait"] > 0
+        assert 0 < event.attributes["lstm.prediction.confidence"] < 1
 
 
 @pytest.mark.parametrize("rows", [1, 3])

@@ -214,6 +214,27 @@ def test_thousands_of_calls_are_one_span(seen: Traced) -> None:
     assert 0 < span.attributes["lstm.stream.real_time_factor"] < 1
 
 
+@pytest.mark.parametrize("form", ["function", "method", "callable object", "class"])
+def test_a_session_of_every_form(seen: Traced, form: str) -> None:
+    inner = Padded()
+
+    class Object:
+        def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+            return inner(ids)
+
+        def method(self, ids: torch.Tensor) -> torch.Tensor:
+            return inner(ids)
+
+    given: Any = {"function": lambda ids: inner(ids), "method": Object().method, "callable object": Object(), "class": Object}[form]
+    component = trace_lstm(given, name="it")
+    call = component() if form == "class" else component
+    with traced_session(component, "s"):
+        for _ in range(5):
+            call(torch.tensor([[1, 2, 3]]))
+    (span,) = seen.spans
+    assert span.attributes["lstm.stream.calls"] == 5
+
+
 def test_a_decision_of_ones_own_and_every_nth_call(seen: Traced) -> None:
     asked: list[Any] = []
 

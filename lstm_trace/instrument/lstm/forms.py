@@ -32,7 +32,7 @@ def decorate(target: Any, options: Options) -> Any:
         raise TypeError(f"trace_lstm goes below @{type(target).__name__}, on the function itself")
     if isinstance(target, type):
         return _class(target, options)
-    if _is_module(target):
+    if is_module(target):
         return _instance(target, options)
     if isinstance(target, (FunctionType, MethodType, BuiltinFunctionType, functools.partial)):
         return _function(target, options)
@@ -48,7 +48,8 @@ def traced_of(target: Any) -> Traced | None:
     return found if isinstance(found, Traced) else None
 
 
-def _is_module(target: Any) -> bool:
+def is_module(target: Any) -> bool:
+    """Tell whether this is an ``nn.Module``; torch is not imported for it."""
     torch: Any = sys.modules.get("torch")
     return torch is not None and isinstance(target, torch.nn.Module)
 
@@ -361,7 +362,7 @@ def _coroutine(function: Any, traced: Traced, owner: Any) -> Any:
 def _module(owner: Any, args: tuple[Any, ...]) -> Any:
     """Return the module that a method belongs to: the bound one, or ``self`` in front of a method decorated in its class."""
     candidate = owner if owner is not None else args[0] if args else None
-    return candidate if candidate is not None and _is_module(candidate) else None
+    return candidate if candidate is not None and is_module(candidate) else None
 
 
 class _Proxy(wrapt.ObjectProxy):  # type: ignore[misc]

@@ -43,7 +43,7 @@ def label_flips(previous: Single | Prediction | None, now: Single | Prediction) 
 class traced_session:
     """Write one span for all calls of ``component`` inside the ``with`` block, and events only where ``decision`` says so.
 
-    ``component`` is decorated (an instance, or a class for any of its instances). Every ``every``-th output is read;
+    ``component`` is decorated (an instance, a function, or a class for any of its instances). Every ``every``-th output is read;
     ``decision(previous, current)`` compares two predictions, by default it is True where the label flips. ``step_duration`` is the
     input that one call covers, in seconds: with it the span says the real-time factor. Call ``reset()`` where the state is reset by
     other means than the component's own ``reset_states()``.
@@ -60,7 +60,7 @@ class traced_session:
         decision: Decision | None = None,
         step_duration: float | None = None,
     ) -> None:
-        from lstm_trace.instrument.lstm.forms import traced_of
+        from lstm_trace.instrument.lstm.forms import is_module, traced_of
 
         traced = traced_of(component)
         if traced is None:
@@ -72,7 +72,8 @@ class traced_session:
         if step_duration is not None and not step_duration > 0:
             raise ValueError(f"step_duration={step_duration!r}: accepted are seconds above 0")
         self.traced: Traced = traced
-        self.module = None if isinstance(component, type) or component is traced.what else component
+        # What is neither a module nor called as one (a class, a function, a proxy) stands for every call of its decoration.
+        self.module = component if is_module(component) else None
         self.session_id = str(session_id)
         self.every = every
         self.decision: Decision = decision or label_flips
