@@ -6,6 +6,7 @@ and no fact built that nobody asks for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from opentelemetry.context import Context
@@ -105,7 +106,7 @@ class ComponentCall(LateSpan):
     Whoever makes one sets every slot: a constructor of its own would cost each call one frame more.
     """
 
-    __slots__ = ("attributes", "described", "parent", "parent_context", "recorder", "start_ns")
+    __slots__ = ("attributes", "described", "parent", "parent_context", "recorder", "start_ns", "written")
 
     links: tuple[Link, ...] = ()
     kind = SpanKind.INTERNAL
@@ -118,6 +119,8 @@ class ComponentCall(LateSpan):
     parent: SpanContext
     start_ns: int
     attributes: Attributes
+    written: SpanContext | None
+    """Where the call stands once it was written without ever having been touched: whoever kept it and touches it now, finds that."""
 
     @property
     def context(self) -> Context:
@@ -126,6 +129,8 @@ class ComponentCall(LateSpan):
 
     def make(self) -> Span:
         """Start the real span: something inside the user's code asked for it."""
+        if self.written is not None:
+            return NonRecordingSpan(self.written)
         recorder: Writer = self.recorder
         return recorder.begin(self)
 
@@ -219,10 +224,10 @@ def finish_single(
     if inherited is not None and TRAJECTORY_STEP in inherited:
         spoken[TRAJECTORY_STEP] = inherited[TRAJECTORY_STEP]
     if as_event:
-        span_context = call.parent
+        span_context = call.written = call.parent
         where.lane.note(current[ambient.SPAN_KEY], EVENT_PREDICTION, attributes, end_ns)
     else:
-        span_context = _write(call, recorder, where, attributes, spoken if said is not None else None, inherited, end_ns)
+        span_context = write(call, recorder, where, attributes, (spoken,) if said is not None else (), inherited, end_ns)
     if said is not None:
         session = inherited.get(SESSION_ID) if inherited is not None else None
         fact = (*said, described.component.name, length, cohort)
@@ -231,12 +236,12 @@ def finish_single(
         _metrics(call, said, length, source, cohort, end_ns, span_context)
 
 
-def _write(
-    call: ComponentCall, recorder: Writer, where: Any, attributes: Attributes, event: Attributes | None, inherited: Any, end_ns: int
+def write(
+    call: ComponentCall, recorder: Writer, where: Any, attributes: Attributes, events: Sequence[Attributes], inherited: Any, end_ns: int
 ) -> SpanContext:
     """Write the span of a call that is over: whole where nothing has touched it yet, else what is missing on it."""
     current, parent, lane = call.parent_context, call.parent, where.lane
-    noted = event if recorder.events_on_span else None
+    noted = events if recorder.events_on_span else ()
     span = call.real
     if span is None:
         seen = live.upstream(parent)
@@ -249,15 +254,17 @@ def _write(
         span_context: SpanContext = lane.write(
             call.described.span_name, current, parent, call.links, attributes, EVENT_PREDICTION, noted, call.start_ns, end_ns
         )
+        call.written = span_context
     else:
         span.set_attributes(attributes)
-        if noted is not None:
-            lane.note(span, EVENT_PREDICTION, noted, end_ns)
+        for each in noted:
+            lane.note(span, EVENT_PREDICTION, each, end_ns)
         span.end(end_ns)
         span_context = span.get_span_context()
         live.leave(span_context)
-    if event is not None and recorder.events_on_log:
-        recorder.log_prediction(event, end_ns, ambient.with_span(NonRecordingSpan(span_context), current))
+    if events and recorder.events_on_log:
+        for each in events:
+            recorder.log_prediction(each, end_ns, ambient.with_span(NonRecordingSpan(span_context), current))
     _, _, is_remote, _, _, is_valid = parent  # its properties are calls
     if is_remote or not is_valid:
         upstream.last_outermost.set(span_context)
@@ -286,4 +293,4 @@ def _metrics(
     )
 
 
-__all__ = ["WATCH_KEY", "ComponentCall", "Described", "Single", "as_prediction", "finish_single"]
+__all__ = ["WATCH_KEY", "ComponentCall", "Described", "Single", "as_prediction", "finish_single", "write"]

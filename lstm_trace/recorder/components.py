@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from opentelemetry import _logs, metrics, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, NonRecordingSpan
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext
 
 from lstm_trace import attributes as to
 from lstm_trace import conventions as c
 from lstm_trace import upstream
 from lstm_trace.facts import Component, Prediction, SequenceFacts, StateFacts, Summary
+from lstm_trace.recorder.calls import ComponentCall, write
 from lstm_trace.recorder.late import LateSpan
 from lstm_trace.recorder.meters import Meters
 from lstm_trace.recorder.spans import Attributes, Event, OpenSpan, Spans
 from lstm_trace.settings import Settings
 from lstm_trace.upstream import live
-
-if TYPE_CHECKING:
-    from lstm_trace.recorder.calls import ComponentCall
 
 _COHORTS_LIMIT: Final = 4096
 
@@ -89,22 +87,33 @@ class Components(Spans):
         on_span, on_log = self.events_on_span, self.events_on_log
         step = upstream.context_facts(opened.parent_context).get(c.TRAJECTORY_STEP) if on_span or on_log else None
         events = self._prediction_events(predictions, sequence, state, step, end, rows) if on_span or on_log else []
-        if isinstance(opened.span, LateSpan) and opened.span.real is None:
-            opened.attributes.update(attributes)  # they go into the one call that starts the span
-            attributes = {}
-        if on_span:
-            span, note = opened.span, self.source().lane.note
-            real = span.start() if isinstance(span, LateSpan) else span
-            for event in events:
-                note(real, event.name, event.attributes, end)
-        opened.finish(attributes, error=error, end_ns=end)
-        if on_log:
-            self.log(events, opened.context)
+        if error is None and isinstance(opened, ComponentCall):
+            said = {**opened.attributes, **attributes}
+            opened.attributes = {}
+            inherited = opened.parent_context.get(upstream.FACTS_KEY)
+            write(opened, self, self.source(), said, [each.attributes for each in events], inherited, end)
+        else:
+            self._finish_opened(opened, attributes, events, error, end)
         cohort = None
         if predictions or sequence is not None:
             cohort = self.publish(opened, component, predictions, sequence)
         if self.meters.is_on():
             self.meters.component(component, predictions, sequence, cohort, (end - opened.start_ns) / 1e9, opened.context)
+
+    def _finish_opened(
+        self, opened: OpenSpan | ComponentCall, attributes: Attributes, events: Sequence[Event], error: BaseException | None, end: int
+    ) -> None:
+        if isinstance(opened.span, LateSpan) and opened.span.real is None:
+            opened.attributes.update(attributes)  # they go into the one call that starts the span
+            attributes = {}
+        if self.events_on_span:
+            span, note = opened.span, self.source().lane.note
+            real = span.start() if isinstance(span, LateSpan) else span
+            for event in events:
+                note(real, event.name, event.attributes, end)
+        opened.finish(attributes, error=error, end_ns=end)
+        if self.events_on_log:
+            self.log(events, opened.context)
 
     def finish_as_events(
         self,
@@ -114,17 +123,38 @@ class Components(Spans):
         sequence: SequenceFacts | None,
         state: StateFacts | None,
         end_ns: int,
+        *,
+        rows: Sequence[int] = (),
+        summary: Summary | None = None,
     ) -> None:
-        """End the call of a batch as one event a sequence on the span that was current around it (``LSTM_TRACE_SPAN=event``)."""
+        """End a call as one event a sequence on the span that was current around it (``LSTM_TRACE_SPAN=event``).
+
+        A call that says nothing of its sequences is one event. The rest is as for ``finish_component``.
+        """
         span = trace.get_current_span(call.parent_context)
-        constants = self.constants_of(component)
+        common: Attributes = {**self.constants_of(component), **call.attributes}
+        call.attributes = {}
+        del common[c.OI_KIND]
+        if sequence is not None:
+            to.add_sequence(common, sequence, self.settings)
+        elif predictions:
+            common[c.BATCH_SIZE] = len(predictions)
+        if summary is not None:
+            to.add_summary(common, summary)
+        if state is not None:
+            to.add_state(common, state)
         step = upstream.context_facts(call.parent_context).get(c.TRAJECTORY_STEP)
-        for event in self._prediction_events(predictions, sequence, state, step, end_ns):
-            attributes = {**constants, c.BATCH_SIZE: len(predictions), **event.attributes}
-            del attributes[c.OI_KIND]
-            self.source().lane.note(span, event.name, attributes, end_ns)
+        events = self._prediction_events(predictions, sequence, state, step, end_ns, rows)
+        if predictions:
+            for name in (c.SEQUENCE_LENGTH_MIN, c.SEQUENCE_LENGTH_MAX, c.SEQUENCE_LENGTH_MEAN):
+                common.pop(name, None)  # each event tells its own
+        for event in events or [Event(c.EVENT_PREDICTION, {}, end_ns)]:
+            self.source().lane.note(span, event.name, {**common, **event.attributes}, end_ns)
+        cohort = None
+        if len(predictions) == 1 or sequence is not None:
+            cohort = self._publish(predictions, sequence, component, call.parent, call.parent_context, call.parent)
         if self.meters.is_on():
-            self.meters.component(component, predictions, sequence, None, (end_ns - call.start_ns) / 1e9, call.parent_context)
+            self.meters.component(component, predictions, sequence, cohort, (end_ns - call.start_ns) / 1e9, call.parent_context)
 
     def finish_stream(
         self, opened: OpenSpan, component: Component, last: Prediction | None, facts: Attributes, error: BaseException | None = None
@@ -171,6 +201,17 @@ class Components(Spans):
         self, opened: OpenSpan | ComponentCall, component: Component, predictions: Sequence[Prediction], sequence: SequenceFacts | None
     ) -> str | None:
         """Let spans that start from now on see this prediction; return its cohort. A batch of several sequences speaks for none of them."""
+        return self._publish(predictions, sequence, component, opened.span_context, opened.context, opened.parent)
+
+    def _publish(
+        self,
+        predictions: Sequence[Prediction],
+        sequence: SequenceFacts | None,
+        component: Component,
+        where: SpanContext,
+        current: Context,
+        parent: SpanContext,
+    ) -> str | None:
         lengths: Sequence[int] = sequence.lengths if sequence is not None else ()
         length = lengths[0] if len(lengths) == 1 else None
         cohort = self.settings.cohort(length) if length is not None else None
@@ -186,10 +227,10 @@ class Components(Spans):
                 component.name,
                 length,
                 cohort,
-                trace.format_span_id(opened.span_context.span_id),
+                trace.format_span_id(where.span_id),
             )
-            session = upstream.context_facts(opened.context).get(c.SESSION_ID)
-            live.publish(upstream.describe(fact, opened.span_context, session), opened.parent)
+            session = upstream.context_facts(current).get(c.SESSION_ID)
+            live.publish(upstream.describe(fact, where, session), parent)
         return cohort
 
     def constants_of(self, component: Component) -> Attributes:

@@ -35,8 +35,8 @@ def spans_of(limits: SpanLimits | None, monkeypatch: pytest.MonkeyPatch, *, shor
     torch.manual_seed(0)
     model = trace_lstm(Padded(), name="it", labels=["a", "b", "c"])
     token = context.attach(trace.set_span_in_context(NonRecordingSpan(parent)) if parent is not None else context.Context())
-    for _ in range(6):
-        model(IDS)
+    for rows in (1, 1, 1, 5, 1, 2):
+        model(IDS.repeat(rows, 1))
     context.detach(token)
     return [json.loads(span.to_json()) for span in memory.get_finished_spans()]
 
@@ -56,7 +56,8 @@ def test_the_same_spans(monkeypatch: pytest.MonkeyPatch, parent: SpanContext | N
 
 
 @pytest.mark.parametrize(
-    "limits", [SpanLimits(max_span_attributes=5), SpanLimits(max_event_attributes=2), SpanLimits(max_attribute_length=3)]
+    "limits",
+    [SpanLimits(max_span_attributes=5), SpanLimits(max_event_attributes=2), SpanLimits(max_attribute_length=3), SpanLimits(max_events=3)],
 )
 def test_the_users_limits_hold(monkeypatch: pytest.MonkeyPatch, limits: SpanLimits) -> None:
     assert spans_of(limits, monkeypatch, short=True, parent=None) == spans_of(limits, monkeypatch, short=False, parent=None)

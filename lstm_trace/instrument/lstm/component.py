@@ -200,9 +200,7 @@ class Traced:
         """Return what that tensor holds: the ``output`` that was declared."""
         return known.output if isinstance(known.output, str) else "logits"
 
-    def predictions_in(
-        self, known: Known, tensor: Any, lengths: Sequence[int] | None, at_most: int | None = None
-    ) -> _Rows | large.Many:
+    def predictions_in(self, known: Known, tensor: Any, lengths: Sequence[int] | None, at_most: int | None = None) -> _Rows | large.Many:
         """Read what such a tensor says."""
         options, kind = self.options, self.kind_of(known)
         if tensor is None or 0 in tensor.shape:
