@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -295,3 +296,38 @@ def test_from_mask(inverted: bool) -> None:
     assert read.from_mask(~mask if inverted else mask, inverted=inverted) == [2, 1]
     assert read.from_mask((~mask if inverted else mask).T, batch_first=False, inverted=inverted) == [2, 1]
     assert read.from_mask("no mask") is None
+
+
+class _MasksOfBothKinds(nn.Module):
+    """Names its masks as ``nn.Transformer`` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(4, 8, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor, attention_mask: Any = None, src_key_padding_mask: Any = None) -> torch.Tensor:
+        return self.head(self.layer(x)[0][:, -1])
+
+
+REAL = torch.arange(5)[None] < torch.tensor([4, 2, 5])[:, None]
+
+
+@pytest.mark.parametrize(
+    "masked",
+    [
+        {"src_key_padding_mask": ~REAL},
+        {"src_key_padding_mask": torch.zeros(3, 5).masked_fill(~REAL, -math.inf)},
+        {"attention_mask": REAL},
+        {"attention_mask": REAL.int()},
+        {"attention_mask": torch.zeros(3, 5).masked_fill(~REAL, -math.inf)},
+        {"attention_mask": torch.zeros(3, 5).masked_fill(~REAL, -1e9)[:, None, None]},
+        {"attention_mask": REAL[..., None]},
+    ],
+)
+def test_the_mask_that_is_passed_is_read_whichever_else_there_could_be(seen: Traced, masked: dict[str, Any]) -> None:
+    trace_lstm(_MasksOfBothKinds(), name="it")(torch.randn(3, 5, 4), **masked)
+    (span,) = seen.spans
+    assert [event.attributes["lstm.sequence.length"] for event in span.events] == [4, 2, 5]
+    assert span.attributes["lstm.sequence.length_source"] == "mask"
+    assert span.attributes["lstm.sequence.padding_ratio"] == pytest.approx(4 / 15)

@@ -97,6 +97,13 @@ def from_lengths(value: Any) -> list[int] | None:
         return None
 
 
+def rows_of_mask(mask: Any) -> Any:
+    """Return a mask of (batch, 1, 1, time), as it is added to the scores of several heads, as (batch, time)."""
+    while is_tensor(mask) and mask.ndim > 2 and mask.shape[1] == 1 != mask.shape[-1]:
+        mask = mask[:, 0]
+    return mask
+
+
 def from_mask(mask: Any, *, batch_first: bool = True, inverted: bool = False) -> list[int] | None:
     """Return how many steps of each row are real. ``mask``: (batch, time), or (time, batch) with ``batch_first=False``, or (time,).
 

@@ -28,8 +28,8 @@ class Source:
     arguments: Arguments
     tree: Tree
     lengths: Reader | None
-    mask: Reader | None
-    mask_inverted: bool
+    masks: tuple[tuple[Reader, bool], ...]
+    """Where a mask is looked for, and whether it marks padding; the first that is passed counts."""
     padding_idx: int | None
     time_gap: Reader | None
     declared: bool
@@ -41,19 +41,18 @@ class Source:
         """Combine what the user declared with what parameter names and the module tree say."""
         said = options.lengths is not None or options.mask is not None
         lengths: Reader | None = options.lengths
-        mask: Reader | None = options.mask
-        inverted = False
-        if not said:
+        masks: tuple[tuple[Reader, bool], ...] = ()
+        if options.mask is not None:
+            masks = ((options.mask, isinstance(options.mask, str) and options.mask in read.PAD_MASK_NAMES),)
+        elif not said:
             lengths = arguments.first(read.LENGTH_NAMES)
-            mask = arguments.first(read.MASK_NAMES)
-            if mask is None:
-                mask = arguments.first(read.PAD_MASK_NAMES)
-                inverted = mask is not None
-        else:
-            inverted = isinstance(mask, str) and mask in read.PAD_MASK_NAMES
+            masks = (
+                *((name, False) for name in arguments.names if name in read.MASK_NAMES),
+                *((name, True) for name in arguments.names if name in read.PAD_MASK_NAMES),
+            )
         padding_idx = options.padding_idx if options.padding_idx is not None else tree.padding_idx
-        named = said or lengths is not None or mask is not None or options.time_gap is not None
-        return cls(arguments, tree, lengths, mask, inverted, padding_idx, options.time_gap, said, named)
+        named = said or lengths is not None or bool(masks) or options.time_gap is not None
+        return cls(arguments, tree, lengths, masks, padding_idx, options.time_gap, said, named)
 
     def read_one(self, args: tuple[Any, ...], kwargs: dict[str, Any], inner: LayerCall) -> tuple[int, LengthSource, int] | None:
         """Return (length, source, padded length) of a call of one sequence of which nothing was declared; None: ``read`` it."""
@@ -110,10 +109,13 @@ class Source:
             if found is not None:
                 source: LengthSource = "lengths" if isinstance(self.lengths, str) else "declared"
                 return SequenceFacts(found, source, self._padded(kind, value, inner))
-        given = self._get(self.mask, args, kwargs) if self.mask is not None else MISSING
-        if given is not MISSING and given is not None:
+        for reader, inverted in self.masks:
+            given = self._get(reader, args, kwargs)
+            if given is MISSING or given is None:
+                continue
+            given = read.rows_of_mask(given)
             batch_first = self._batch_leads(given, inner)
-            found = read.from_mask(given, batch_first=batch_first, inverted=self.mask_inverted)
+            found = read.from_mask(given, batch_first=batch_first, inverted=inverted)
             if found is not None and (self.declared or self._fits(len(found), kind, value, inner)):
                 return SequenceFacts(found, "mask", int(given.shape[1 if batch_first else 0]) if given.ndim > 1 else int(given.shape[0]))
         padded = self._padding(kind, value, inner)
