@@ -225,3 +225,31 @@ def test_the_book_is_bounded() -> None:
         book.step(owner, "carried")
     assert len(book) <= 200
     assert len(book._steps) <= 100
+
+
+class _EncoderDecoder(nn.Module):
+    """Hands the encoder's last state to the decoder."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.encoder, self.decoder = kind(4, 8), kind(4, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        if isinstance(self.encoder, nn.RNNCellBase):
+            for step in x:
+                state = self.encoder(step, state)
+            inside = self.decoder(x[-1], state)
+            return self.head(inside[0] if isinstance(inside, tuple) else inside), state
+        _, state = self.encoder(x, state)
+        return self.head(self.decoder(x, state)[0][-1]), state
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell])
+def test_what_an_encoder_hands_its_decoder_is_no_state_that_was_passed_in(seen: Traced, kind: Any) -> None:
+    model = trace_lstm(_EncoderDecoder(kind), name="it")
+    x = torch.randn(5, 2, 4)
+    for _ in range(6):
+        _, state = model(x)
+    model(x, state)
+    assert [span.attributes["lstm.state.origin"] for span in seen.spans] == ["none"] * 6 + ["carried"]

@@ -46,7 +46,7 @@ class LayerCall:
         self.value = value
         """The input's shape, or its PackedSequence."""
         self.keys = keys
-        """What identifies the state that was passed in; FRESH where none was."""
+        """What identifies the state that came from outside of this call; FRESH where none did."""
         self.cell = cell
         self.calls = 1
         self.more = 0
@@ -57,7 +57,7 @@ class LayerCall:
 
     @property
     def fresh(self) -> bool:
-        """No state was passed in."""
+        """No state came from outside of this call."""
         return self.keys is FRESH
 
     @property
@@ -170,8 +170,10 @@ def _before(layers: list[LayerCall], layer: Any, args: tuple[Any, ...], kwargs: 
             known = _again(layers, layer, value, state, cell)
             if known is not None or len(layers) >= _LAYERS_A_CALL:
                 return known
-        # The state is read now: the component may write the next one into the same tensor.
-        keys = FRESH if state is None else keys_of(state, cell=cell)
+        # What another layer has handed out inside this call, as an encoder does to its decoder, is none that was passed in. Another is read
+        # now: the component may write the next one into the same tensor.
+        is_inner = state is None or any(known.goes_on(state) for known in layers)
+        keys = FRESH if is_inner else keys_of(state, cell=cell)
         seen = LayerCall(layer, value if isinstance(value, tuple) else value.shape, keys, cell)
         layers.append(seen)
     except Exception as error:  # noqa: BLE001  the shield's own rule, without entering anything
