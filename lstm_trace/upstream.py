@@ -153,21 +153,20 @@ class LiveSpans:
         """Note a recording span that nobody can have noted yet, below an open span that the caller has found."""
         if len(self._nodes) >= self._limit:
             self._evict()
-        trace_id, span_id, _, _, _, _ = node.span_context  # its properties are calls
-        self._nodes[span_id] = node
+        self._nodes[node.span_context[1]] = node  # the ids by place: the context's properties are calls
         if node.parent is None:
-            self._roots.setdefault(trace_id, node)
+            self._roots.setdefault(node.span_context[0], node)
 
     def leave(self, span_context: SpanContext) -> None:
         """Note that a span ended."""
-        trace_id, span_id, _, _, _, _ = span_context  # its properties are calls
-        node = self._nodes.pop(span_id, None)
+        node = self._nodes.pop(span_context[1], None)  # the ids by place: the context's properties are calls
         if node is None:
             return  # the recorder and the processor both say it
         above, settled = node.parent, node.settled
-        if self._roots.get(trace_id) is node:
-            del self._roots[trace_id]
-        if settled is not None and above is not None and (above.settled is None or above.settled.order < settled.order):
+        if above is None:
+            if self._roots.get(span_context[0]) is node:
+                del self._roots[span_context[0]]
+        elif settled is not None and (above.settled is None or above.settled.order < settled.order):
             above.settled = settled
 
     def upstream(self, parent: SpanContext, *, group: object = None) -> Upstream | None:

@@ -11,7 +11,7 @@ import threading
 from typing import Any, Final
 
 from opentelemetry.sdk.trace import _Span
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.trace import SpanContext, Status, StatusCode
 
 _changing = threading.RLock()  # reentrant: a finaliser may run anywhere and end a span of its own
 
@@ -65,6 +65,10 @@ class HeldSpan(_Span):  # pyright: ignore[reportUntypedBaseClass]
             parts.update(_start_time=self._start_time, _end_time=self._end_time, _status=self._status, _is_whole=True)
             self.__dict__.update(parts)
 
+    def get_span_context(self) -> SpanContext:
+        """Return the span's own context."""
+        return self._context  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+
     def put(self, attributes: dict[str, Any], room: int) -> bool:
         """Set clean attributes unless the span was made whole, is over, or would hold more than ``room``; tell whether that was done."""
         with _changing:
@@ -73,11 +77,15 @@ class HeldSpan(_Span):  # pyright: ignore[reportUntypedBaseClass]
             self._attributes.update(attributes)
         return True
 
-    def close(self, events: tuple[Any, ...], end_ns: int) -> bool:
-        """End the span unless it was made whole or is over; tell whether that was done. Its processors are the caller's to tell."""
+    def close(self, attributes: dict[str, Any] | None, events: tuple[Any, ...], end_ns: int, room: int) -> bool:
+        """End the span with clean attributes and events, under the same conditions. Its processors are the caller's to tell."""
         with _changing:
             if self._is_whole or self._end_time is not None:
                 return False
+            if attributes:
+                if len(self._attributes) + len(attributes) > room:
+                    return False
+                self._attributes.update(attributes)
             if events:
                 self._events = events
             self._end_time = end_ns

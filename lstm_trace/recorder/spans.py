@@ -23,6 +23,7 @@ from lstm_trace.upstream import Node, live
 
 if TYPE_CHECKING:
     from lstm_trace.recorder.calls import ComponentCall
+    from lstm_trace.recorder.starting import Starting
 
 Attributes = dict[str, Any]
 
@@ -87,7 +88,8 @@ class RunSpan(Node):
     """The span of one run of a chain, and its place among the open spans.
 
     The caller gives it the ``context`` to make current around that run's code, and takes it away when the run ends. A span that the
-    sampler refused is not ``recording``; ``outermost`` is one without a parent in this process.
+    sampler refused is not ``recording``; ``outermost`` is one without a parent in this process. ``starting`` started its span where it was
+    certain that it is sampled, and ends it.
     """
 
     # Defaults on the class: every step of every chain makes one.
@@ -95,6 +97,7 @@ class RunSpan(Node):
     recording = True
     outermost = False
     start_ns = 0
+    starting: Starting | None = None
 
     def __init__(self) -> None:
         """Wait for ``Recorder.open_run``, which fills in the rest."""
@@ -147,31 +150,37 @@ class Spans(Sources):
         facts: Mapping[str, Any] | None = None,
         links: Sequence[Link] = (),
         group: object = None,
+        above: RunSpan | None = None,
     ) -> bool:
         """Open the span of a chain's run below ``current``; False, and nothing done, where it is certain that it would not record.
 
         A sampler sees ``attributes``; ``details`` and ``facts`` join them, and ``facts`` are also what the caller is to hand down. A span
         that the sampler refused is opened as well, so that what runs below it is refused with it. Suppression is the caller's to ask for.
+        ``above`` is the open run whose span is the one of ``current``, where the caller knows it.
         """
         if upstream.settle is not None:
             upstream.settle()
         source = self.source()
-        above: Any = current.get(SPAN_KEY)
-        if above is None:
+        below: Node | None
+        if above is not None and above.starting is source.starting:
+            # It is sampled: where a child follows its parent so is this one, and there is nothing to look up.
+            parent, below, forecast = above.span_context, above, source.forecast.follows or source.forecast.child
+        elif (span_above := current.get(SPAN_KEY)) is None:
             parent, below, forecast, run.outermost = INVALID_SPAN_CONTEXT, None, source.forecast.root, True
         else:
-            parent = above.get_span_context()
+            parent = span_above.get_span_context()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             _, span_id, run.outermost, _, _, _ = parent  # its properties are calls
             below, forecast = live.node(span_id), source.forecast.records(parent)
         if forecast is False or not source.records:
             return False
-        seen = upstream.visible(below, group) if below is not None else None
+        seen = None if below is None else upstream.visible(below, group)
         if seen is None and self.settings.baggage and (run.outermost or not parent.is_valid):
             seen = upstream.from_baggage(current)
         if seen is not None and attributes.get(c.OI_KIND, attributes.get(c.GEN_AI_OPERATION)) in _LLM_KINDS and seen.span_context.is_valid:
             links = [*links, Link(seen.span_context, {c.LINK_KIND: "upstream"})]
-        said = upstream.with_upstream(facts or {}, seen)
-        said.update(attributes)
+        said: Attributes = (
+            {**facts, **attributes} if facts and seen is None else {**upstream.with_upstream(facts or {}, seen), **attributes}
+        )
         if details:
             said.update(details)
         if source.release is not None:
@@ -179,6 +188,7 @@ class Spans(Sources):
         run.start_ns = self.clock()
         if forecast:
             span = source.starting.start(name, current, parent, kind, said, links, run.start_ns)
+            run.starting = source.starting
         else:
             span = source.tracer.start_span(name, current, kind, attributes, links, run.start_ns, record_exception=False)
             run.recording = span.is_recording()
@@ -201,7 +211,8 @@ class Spans(Sources):
         span: Any = run.span
         if error is not None:
             self._fail(span, error)
-        self.source().starting.end(span, attributes, events, self.clock() if end_ns is None else end_ns)
+        starting = run.starting or self.source().starting
+        starting.end(span, attributes, events, self.clock() if end_ns is None else end_ns)
         live.leave(run.span_context)
         if run.outermost:
             upstream.last_outermost.set(run.span_context)

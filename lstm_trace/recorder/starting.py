@@ -112,7 +112,7 @@ class Starting:
         Values of ``attributes`` are clean, and the dict is the span's from now on.
         """
         tracer = self._tracer
-        if self._kind is None or not tracer._tracer_config.is_enabled or len(attributes) > _ROOM:
+        if self._kind is None or len(attributes) > _ROOM or not tracer._tracer_config.is_enabled:
             return tracer.start_span(name, current, kind, attributes, links, start_ns, False)  # type: ignore[no-any-return]
         trace_id, _, _, flags, state, is_valid = parent  # its properties are calls
         ids = tracer.id_generator
@@ -130,15 +130,16 @@ class Starting:
     def end(self, span: Span, attributes: dict[str, Any] | None, events: Sequence[tuple[str, dict[str, Any], int]], end_ns: int) -> None:
         """End a span with clean ``attributes`` and ``(name, clean attributes, time in ns)`` events, whoever started it."""
         lane = self._lane
-        if attributes:
-            lane.put(span, attributes)
         if type(span) is self._kind and len(events) <= self._room:
             listeners = lane.listeners()
             held: Any = span
-            if listeners is not None and held.close(tuple([lane.event_of(*each) for each in events]) if events else (), end_ns):
+            noted = tuple([lane.event_of(*each) for each in events]) if events else ()
+            if listeners is not None and held.close(attributes, noted, end_ns, _ROOM):
                 for each in listeners:
                     each.on_end(span)
                 return
+        if attributes:
+            lane.put(span, attributes)
         for name, details, when in events:
             lane.note(span, name, details, when)
         span.end(end_ns)

@@ -101,13 +101,18 @@ class Handler:
         above, context = self._above(here, parent_run_id)
         if above is None:
             upstream.last_outermost.set(INVALID_SPAN_CONTEXT)  # trace_ref() after an unrecorded chain names no older one
-        if here and recorder.suppressed(here):
+        # In the very context of the run above nobody can have asked for silence since that run began.
+        directly = above if above is not None and context is above.context else None
+        if here and (directly is None or here is not context) and recorder.suppressed(here):
             return None
         if kind == "llm" and (recorder.settings.model_spans == "provider" or _model_is_suppressed(here, above)):
             return None
         run = Run(kind, above, run_id)
         place = place_of(tags) if tags else NOWHERE
-        facts = self._facts(run, above, place, name, metadata or {}) if above is not None else None
+        if above is None or (place is NOWHERE and above.trajectory is None and above.tries is None):
+            facts = None
+        else:
+            facts = self._facts(run, above, place, name, metadata or {})
         if scope is not None and scope.thread is not None:
             run.thread_id = scope.thread
             facts = {**(facts or {}), c.GEN_AI_CONVERSATION_ID: scope.thread}
@@ -126,6 +131,7 @@ class Handler:
             all_facts,
             self._resumed(scope.thread) if resumes and scope is not None else (),
             place.key if place.parallel else upstream.BESIDE if place.key is None else None,
+            directly,
         ):
             if run.step_of is not None:
                 run.step_of.end()
