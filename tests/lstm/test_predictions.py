@@ -347,3 +347,27 @@ def test_a_wrong_argument_is_named_when_decorating(given_wrong: dict[str, Any], 
 def test_a_target_that_is_no_component_is_refused(target: Any) -> None:
     with pytest.raises(TypeError, match="trace_lstm"):
         trace_lstm(target)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("logits", (700, 90)), ("probs", (700, 90)), ("logits", (3, 200)), ("tagging", (3, 5, 6)), ("ctc", (5, 3, 6)), ("logits", None)],
+)
+def test_the_callers_default_device_is_not_ours(seen: Traced, kind: str, shape: tuple[int, ...] | None) -> None:
+    values: Any = [0.1, 0.9] if shape is None else torch.rand(shape)
+    x = torch.zeros(1 if shape is None else shape[1 if kind == "ctc" else 0], 5, 2)
+    component = trace_lstm(lambda x: values, name="it", output=kind)
+    with torch.device("meta"):
+        component(x)
+    assert any(name.startswith("lstm.prediction.confidence") for name in seen.spans[0].attributes)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.3])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_a_large_batch_of_large_logits_is_as_exact(seen: Traced, temperature: float, scale: float) -> None:
+    values = torch.randn(600, 300, generator=torch.Generator().manual_seed(5)) * scale
+    trace_lstm(lambda x: values, name="it", temperature=temperature)(torch.zeros(600, 5, 2))
+    largest = (values.double() / temperature).softmax(1).amax(1)
+    found = seen.spans[0].attributes
+    assert found["lstm.prediction.confidence_min"] == pytest.approx(largest.min().item(), abs=1e-6)
+    assert found["lstm.prediction.confidence_mean"] == pytest.approx(largest.mean().item(), abs=1e-6)

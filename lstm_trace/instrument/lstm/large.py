@@ -45,13 +45,14 @@ def is_large(tensor: Any, output: str, rows: int) -> bool:
 def read(tensor: Any, output: str, names: Names | None, temperature: float, at_most: int) -> Many:
     """Return lowest and mean confidence over all rows of a (batch, classes) tensor on the CPU, and ``at_most`` of the least confident.
 
-    Confidences are computed in the tensor's own precision (float32 at least), within 1e-6 of double precision.
+    Confidences are computed in the tensor's own precision (float32 at least), within 1e-6 of double precision. A quotient of large logits
+    is not exact enough in float32: with a temperature they are read in double precision.
     """
     import torch
 
     values = tensor.detach()
-    if values.element_size() < 4:
-        values = values.float()
+    if values.element_size() < 4 or temperature != 1.0:
+        values = values.float() if temperature == 1.0 else values.double()
     if output == "logits":
         found = _of_logits(values, temperature)
     elif temperature != 1.0:
@@ -100,8 +101,8 @@ def _of_logits(values: Any, temperature: float) -> Any:
     usual = values.dtype == torch.float32 and block > 1
     held = _spare.pop() if usual and _spare else _empty(max(_BLOCK, classes), values.dtype)
     buffer = held[: block * classes].view(block, classes)
-    sums, tops, checks = torch.empty(3, rows, dtype=values.dtype)
-    ones = torch.ones(classes, dtype=values.dtype)
+    sums, tops, checks = torch.empty(3, rows, dtype=values.dtype, device="cpu")
+    ones = torch.ones(classes, dtype=values.dtype, device="cpu")
     for first in range(0, rows, block):
         part, of = values[first : first + block], slice(first, first + block)
         work = buffer[: len(part)]
@@ -145,7 +146,7 @@ def _empty(numbers: int, dtype: Any) -> Any:
     import torch
 
     with torch.inference_mode(mode=False):  # else nothing outside of inference mode could write into it
-        return torch.empty(numbers, dtype=dtype)
+        return torch.empty(numbers, dtype=dtype, device="cpu")  # whatever the caller's default device is
 
 
 _spare: list[Any] = []

@@ -88,6 +88,6 @@ def _are_floats(values: Any) -> bool:
 def _array(values: Any) -> Any:
     torch: Any = sys.modules.get("torch")
     if torch is not None:
-        return torch.tensor(values, dtype=torch.float64)
+        return torch.tensor(values, dtype=torch.float64, device="cpu")
     numpy: Any = sys.modules.get("numpy")
     return numpy.array(values) if numpy is not None else None
