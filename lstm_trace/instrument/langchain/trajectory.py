@@ -66,6 +66,9 @@ def place_of(tags: Sequence[str]) -> Place:
 
     A step of a sequence gives way there: what was merged into it (a branch that was chosen, a retry) says more.
     """
+    last = tags[-1]
+    if (place := place_of_tag(last)) is not None and (len(tags) == 1 or not last.startswith("seq:")):
+        return place
     step = NOWHERE
     for tag in reversed(tags):
         place = place_of_tag(tag)
@@ -88,22 +91,27 @@ def branch_of(place: Place, name: str, metadata: Mapping[str, Any]) -> str | Non
 
 
 class _Taken:
-    """One step as it was taken: what runs side by side adds its branch."""
+    """One step as it was taken: what runs side by side adds its branch.
 
-    __slots__ = ("attempt", "began_ns", "branches", "number", "path")
+    ``facts`` are those of its first run until a second one says more. They are shared by the run's context and the step's event: whoever
+    adds to them makes new ones.
+    """
 
-    def __init__(self, number: int, path: str, began_ns: int) -> None:
+    __slots__ = ("began_ns", "branches", "facts", "number")
+
+    def __init__(self, number: int, began_ns: int, facts: dict[str, Any], branch: str | None) -> None:
         self.number = number
-        self.path = path
         self.began_ns = began_ns
-        self.attempt = 1
-        self.branches: list[str] = []
+        self.facts = facts
+        self.branches: tuple[str, ...] = () if branch is None else (branch,)
 
-    def facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {c.TRAJECTORY_STEP: self.number, c.TRAJECTORY_ATTEMPT: self.attempt, c.TRAJECTORY_PATH: self.path}
-        if self.branches:
-            facts[c.TRAJECTORY_BRANCH] = ",".join(self.branches)
-        return facts
+    def add(self, attempt: int | None, branch: str | None) -> None:
+        """Note what another run of this step says."""
+        if attempt is not None and attempt > self.facts[c.TRAJECTORY_ATTEMPT]:
+            self.facts = {**self.facts, c.TRAJECTORY_ATTEMPT: attempt}
+        if branch is not None and branch not in self.branches:
+            self.branches = (*self.branches, branch)
+            self.facts = {**self.facts, c.TRAJECTORY_BRANCH: ",".join(self.branches)}
 
 
 class Trajectory:
@@ -136,27 +144,33 @@ class Trajectory:
         ``task`` names one task of one node: the same task again is its next attempt. ``again`` says that this run repeats the one before.
         """
         with self._lock:
-            taken = self._steps[-1] if self._steps else None
+            last = self._steps[-1] if self._steps else None
             beside = self._open > 0 if key is None else key == self._key
-            if taken is None or not (beside or again):
-                number = 1 if taken is None else taken.number + 1
-                taken = _Taken(number, f"{self._prefix}{number}", now)
-                self._steps.append(taken)
+            taken = last if beside or again else None
+            if taken is None:
+                number = 1 if last is None else last.number + 1
                 self._key, self._attempts = key, None
+            else:
+                number = taken.number
+            if key is None:
+                self._open += 1
             if task is not None:
                 counted = self._attempts
                 if counted is None:
-                    counted = self._attempts = {}
-                attempt = counted[task] = counted.get(task, 0) + 1
-            if key is None:
-                self._open += 1
-            if branch is not None and branch not in taken.branches:
-                taken.branches.append(branch)
-            if attempt is not None and attempt > taken.attempt:
-                taken.attempt = attempt
-        facts: dict[str, Any] = {c.TRAJECTORY_STEP: taken.number, c.TRAJECTORY_ATTEMPT: attempt or 1, c.TRAJECTORY_PATH: taken.path}
-        if branch is not None:
-            facts[c.TRAJECTORY_BRANCH] = branch
+                    self._attempts, attempt = {task: 1}, 1
+                else:
+                    attempt = counted[task] = counted.get(task, 0) + 1
+            facts: dict[str, Any] = {
+                c.TRAJECTORY_STEP: number,
+                c.TRAJECTORY_ATTEMPT: attempt or 1,
+                c.TRAJECTORY_PATH: f"{self._prefix}{number}",
+            }
+            if branch is not None:
+                facts[c.TRAJECTORY_BRANCH] = branch
+            if taken is None:
+                self._steps.append(_Taken(number, now, facts, branch))
+            else:
+                taken.add(attempt, branch)
         return facts
 
     def end(self) -> None:
@@ -166,4 +180,4 @@ class Trajectory:
 
     def events(self) -> list[tuple[dict[str, Any], int]]:
         """Return one (attributes, began in ns) a step."""
-        return [(taken.facts(), taken.began_ns) for taken in self._steps]
+        return [(taken.facts, taken.began_ns) for taken in self._steps]
