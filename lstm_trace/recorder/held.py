@@ -10,6 +10,7 @@ import os
 import threading
 from typing import Any, Final
 
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import _Span
 from opentelemetry.trace import SpanContext, Status, StatusCode
 
@@ -97,7 +98,7 @@ HELD: Final = frozenset({"_name", "_context", "_parent", "_kind", "_start_time",
 
 _DEFAULTS: Final = frozenset({"_end_time", "_status", "_events", "_links"})
 
-WHOLE: Final = frozenset(vars(_Span("name", None))) - HELD - _DEFAULTS  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+WHOLE: Final = frozenset(vars(_Span("name", None, resource=Resource({})))) - HELD - _DEFAULTS  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 """The fields of an SDK span that only a whole one has."""
 
 

@@ -233,6 +233,30 @@ def test_a_provider_that_raises_costs_the_spans_and_not_the_call(monkeypatch: py
         instrumentor.uninstrument()
 
 
+def test_the_first_call_looks_for_no_resource_of_its_own() -> None:
+    """Detectors run in threads and may ask the network: that is the application's to start, and not on its event loop."""
+    code = """
+from langchain_core.runnables import RunnableLambda
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+exporter = InMemorySpanExporter()
+provider = TracerProvider(resource=Resource({}), shutdown_on_exit=False)
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+def refuse(*_):
+    raise SystemExit("a resource was looked for")
+Resource.create = refuse
+import lstm_trace
+lstm_trace.LangChainInstrumentor().instrument(tracer_provider=provider)
+RunnableLambda(str).invoke(1)
+print([span.name for span in exporter.get_finished_spans()])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("['chain str']", 0), done.stderr
+
+
 def test_embedding_models_are_put_back_too(traced: Traced) -> None:
     from langchain_core.embeddings import Embeddings, FakeEmbeddings
 
