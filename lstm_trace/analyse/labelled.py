@@ -249,17 +249,18 @@ def _sessions(
     if min(row["sessions"] for row in shared) < FEWEST_SESSIONS:
         notes.append(f"traces share fewer than {FEWEST_SESSIONS} sessions a release: they are counted as if they were independent")
         return None
-    place = ibis.dense_rank().over(ibis.window(order_by=[session]))
-    coded = whole.mutate(session=place, stratum=whole.cohort.cases(*((name, index) for index, name in enumerate(strata)), else_=-1))
-    counted = coded.group_by("release", "session", "stratum", *used, "failed", "weight").aggregate(n=coded.count()).to_pyarrow()
-    column = {name: counted.column(name).to_numpy() for name in counted.column_names}
+    # Numbered here: by dense_rank() in ClickHouse every trace came out as a session of its own.
+    coded = whole.mutate(known_as=session, stratum=whole.cohort.cases(*((name, index) for index, name in enumerate(strata)), else_=-1))
+    counted = coded.group_by("release", "known_as", "stratum", *used, "failed", "weight").aggregate(n=coded.count()).to_pyarrow()
+    numbered = counted.column("known_as").combine_chunks().dictionary_encode().indices.to_numpy()
+    column = {name: counted.column(name).to_numpy() for name in counted.column_names if name != "known_as"}
     shape = (len(strata), *[2] * (len(used) + 1), weights.size)
     places = [column[name].astype(np.int64) for name in ("stratum", *used, "failed")]
     cell = np.ravel_multi_index((*places, _nearest(weights, column["weight"])), shape)
     made: list[Sessions] = []
     for name in names:
         of = column["release"] == name
-        made.append(sessions_of(column["session"][of], cell[of], column["n"][of].astype(np.float64), int(np.prod(shape))))
+        made.append(sessions_of(numbered[of], cell[of], column["n"][of].astype(np.float64), int(np.prod(shape))))
     return made[0], made[1]
 
 
