@@ -33,7 +33,7 @@ def config_context(original: Any) -> Any:
             run = handler.live.get(getattr(config.get("callbacks"), "parent_run_id", None))
             if run is not None and run.context is not None:
                 here: Any = ambient.get().get(RUN_KEY)
-                if here is None or (here is not run and not here.is_or_is_below(run.run_id)):
+                if here is None or here is run.above or not here.is_within(run):
                     ambient.enter(run.context)  # a copied contextvars.Context: nothing to detach
         except Exception as error:  # noqa: BLE001
             shield.caught(error)

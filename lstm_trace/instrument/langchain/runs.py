@@ -83,6 +83,15 @@ class Run(RunSpan):
             run = run.above
         return False
 
+    def is_within(self, above: Run) -> bool:
+        """Tell whether this is the run ``above``, or one inside it."""
+        run: Run | None = self
+        while run is not None:
+            if run is above:
+                return True
+            run = run.above
+        return False
+
     def is_or_is_below(self, run_id: Any) -> bool:
         """Tell whether this is the run with that id, or one inside it."""
         run: Run | None = self
