@@ -188,10 +188,12 @@ def multiplied(source: Path, target: Path, times: int) -> None:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    from lstm_trace.store.parquet import MARKED
+
     file = pq.ParquetFile(source)
     metadata = dict(file.schema_arrow.metadata)
-    counts = json.loads(metadata[b"lstm_trace.marked"])
-    metadata[b"lstm_trace.marked"] = json.dumps({name: count * times for name, count in counts.items()}).encode()
+    counts = json.loads(metadata[MARKED])
+    metadata[MARKED] = json.dumps(counts | {name: counts[name] * times for name in ("spans", "traces")}).encode()
     schema = file.schema_arrow.with_metadata(metadata)
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for copy in range(times):

@@ -7,22 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
+from lstm_trace.analyse import prepared
 from lstm_trace.analyse.dimensions import UNKNOWN, cohort_of
+from lstm_trace.analyse.passing import PASS_SCORE as PASS_SCORE
+from lstm_trace.analyse.passing import failed as failed
+from lstm_trace.analyse.passing import judged as judged
 from lstm_trace.store import Store
 from lstm_trace.store.marks import EVALUATOR as EVALUATOR
-from lstm_trace.store.marks import JUDGED, LEADS_TRACE, WITHOUT_CALL, is_first, own_work
-
-FAILING: Final = (
-    "fail", "failed", "down", "escalated",
-    "false", "no", "incorrect", "wrong", "hallucinated", "ungrounded", "unsupported", "irrelevant", "unrelated", "not_relevant",
-)  # fmt: skip
-PASSING: Final = (
-    "pass", "passed", "up",
-    "true", "yes", "correct", "right", "factual", "grounded", "supported", "relevant",
-)  # fmt: skip
-"""Labels of ours, then those of other evaluators (Phoenix, openevals, OpenTelemetry's GenAI conventions); in lower case."""
-PASS_SCORE: Final = 0.5
-"""A judgement without a known label passes from this score on."""
+from lstm_trace.store.marks import FACTS, JUDGED, LEADS_TRACE, is_first, own_work, spent, told
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +27,7 @@ class View:
     component: str | None = None
 
 
-CARRIED: Final = (
-    "trace_id", "span_id", "start_ns", "release", "session_id", "service", "component", "component_version", "preprocessing",
-    "length", "cohort", "time_gap", "label", "confidence", "state_origin", "duration_s", "batch_size",
-)  # fmt: skip
+CARRIED: Final = ("trace_id", "span_id", *FACTS)
 """The facts of a component call."""
 _TOLD: Final = ("upstream_component", "upstream_length", "upstream_cohort", "upstream_label", "upstream_confidence")
 _KEPT: Final[WeakKeyDictionary[Store, dict[tuple[str, View], Any]]] = WeakKeyDictionary()
@@ -52,7 +41,7 @@ EVERYTHING: Final = View()
 def working(store: Store, *columns: str) -> Any:
     """These columns of the spans of the application's own work: neither the evaluators' spans nor what ran for them."""
     needed = dict.fromkeys((*columns, "span_kind", "target_trace_id", "judge"))
-    spans = store.only(*needed) if store.marked is None else store.marked.select(*needed)
+    spans = store.only(*needed)
     return spans.filter(own_work(spans))
 
 
@@ -73,7 +62,8 @@ def traces(store: Store, view: View = EVERYTHING, facts: Iterable[str] = CARRIED
     own = _own(store, view, needed)
     known = store.marked is not None and view.component is None
     led = own.filter(own[LEADS_TRACE] if known else is_first(own)).select(*needed)
-    return _within(led if view.component else ibis.union(led, _elsewhere(store, view, needed)), view)
+    called = view.component is not None or (store.known is not None and store.known.all_called)
+    return _within(led if called else ibis.union(led, _elsewhere(store, view, needed)), view)
 
 
 def units(store: Store, view: View = EVERYTHING, facts: Iterable[str] = CARRIED) -> Any:
@@ -82,7 +72,8 @@ def units(store: Store, view: View = EVERYTHING, facts: Iterable[str] = CARRIED)
 
     needed = _with_place(facts)
     own = _own(store, view, needed).select(*needed)
-    return _within(own if view.component else ibis.union(own, _elsewhere(store, view, needed)), view)
+    called = view.component is not None or (store.known is not None and store.known.all_called)
+    return _within(own if called else ibis.union(own, _elsewhere(store, view, needed)), view)
 
 
 def _with_place(facts: Iterable[str]) -> tuple[str, ...]:
@@ -90,14 +81,16 @@ def _with_place(facts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _own(store: Store, view: View, needed: Iterable[str] = CARRIED) -> Any:
-    """The component calls: with ``needed`` at least, and with the marks of a converted store."""
+    """The component calls: with ``needed`` at least, and in a converted store with the marks that joins go by."""
+    if store.marked is not None:
+        columns = dict.fromkeys((*_with_place(needed), JUDGED, LEADS_TRACE))
+        return prepared.calls(store, view.edges, view.component, columns)
 
     def make(columns: Iterable[str] = CARRIED) -> Any:
-        marks = () if store.marked is None else (JUDGED, LEADS_TRACE)
-        spans = working(store, *columns, *marks, "component", "length", "cohort")
+        spans = working(store, *columns, "component", "length", "cohort")
         found = spans.filter(spans.component.notnull() if view.component is None else spans.component == view.component)
         found = found.mutate(cohort=cohort_of(found.length, found.cohort, view.edges)) if "cohort" in columns else found
-        return found.select(*columns, *marks)
+        return found.select(*columns)
 
     if not _holds(store):
         return make(_with_place(needed))
@@ -109,35 +102,21 @@ def _elsewhere(store: Store, view: View, needed: Iterable[str] = CARRIED) -> Any
     """One row a trace without a call, as if it were one: with ``needed`` only."""
     import ibis
 
+    if store.marked is not None:
+        return prepared.standing(store, view.edges, needed)
     every = View(view.edges)
 
     def make(columns: Iterable[str] = CARRIED) -> Any:
         place = ("trace_id", "span_id", "start_ns", "release", "session_id", "service")
-        if store.marked is None:
-            rest = working(store, *place, *_TOLD).anti_join(_own(store, every, ("trace_id",)).select("trace_id"), "trace_id")
-        else:
-            spans = working(store, *place, *_TOLD, WITHOUT_CALL)
-            rest = spans.filter(spans[WITHOUT_CALL])
-        told = rest.upstream_component.notnull()
-        found = {
-            "span_id": rest.span_id.argmin(rest.start_ns),
-            "start_ns": rest.start_ns.min(),
-            "release": rest.release.min(),
-            "session_id": rest.session_id.min(),
-            "service": rest.service.min(),
-            "component": rest.upstream_component.min(),
-            "length": rest.upstream_length.argmin(rest.start_ns, where=told),
-            "cohort": rest.upstream_cohort.argmin(rest.start_ns, where=told),
-            "label": rest.upstream_label.argmin(rest.start_ns, where=told),
-            "confidence": rest.upstream_confidence.argmin(rest.start_ns, where=told),
-        }
+        rest = working(store, *place, *_TOLD).anti_join(_own(store, every, ("trace_id",)).select("trace_id"), "trace_id")
+        found = told(rest)
         wanted = {*columns, "length"} if "cohort" in columns else {*columns}
         made = rest.group_by("trace_id").aggregate(**{name: value for name, value in found.items() if name in wanted})
         types = store.spans.schema()
-        told_of = {name: ibis.null(types[name]) for name in columns if name not in made.columns}
+        unknown = {name: ibis.null(types[name]) for name in columns if name not in made.columns}
         if "cohort" in columns:
-            told_of["cohort"] = cohort_of(made.length, made.cohort, view.edges)
-        return made.mutate(**told_of).select(*columns)
+            unknown["cohort"] = cohort_of(made.length, made.cohort, view.edges)
+        return made.mutate(**unknown).select(*columns)
 
     return _kept(store, "elsewhere", every, make).select(*needed) if _holds(store) else make(tuple(needed))
 
@@ -176,13 +155,7 @@ def once(store: Store, name: str, view: View, make: Callable[[], T]) -> T:
 
 def tokens(store: Store) -> Any:
     """One row a trace that called a model: ``given`` and ``made``, the sums of its input and output tokens."""
-
-    def make() -> Any:
-        spans = working(store, "trace_id", "input_tokens", "output_tokens")
-        models = spans.filter(spans.span_kind == "LLM")
-        return models.group_by("trace_id").aggregate(given=models.input_tokens.sum(), made=models.output_tokens.sum())
-
-    return once(store, "tokens", EVERYTHING, make)
+    return once(store, "tokens", EVERYTHING, lambda: spent(working(store, "trace_id", "input_tokens", "output_tokens")))
 
 
 def judgements(store: Store, view: View = EVERYTHING, facts: Iterable[str] | None = None) -> Any:
@@ -193,6 +166,8 @@ def judgements(store: Store, view: View = EVERYTHING, facts: Iterable[str] | Non
     ``judged`` says that it has a score or a label, ``failed`` that it failed (null where nothing says). An evaluation of a trace that is
     not in the store keeps the release, cohort and confidence that were copied onto it; it is left out of a window of time.
     """
+    if store.judging is not None and view == View(view.edges):
+        return prepared.judgements(store, view.edges, CARRIED if facts is None else facts)
     if facts is not None:
         return _judgements(store, view, facts)
     return _kept(store, "judgements", view, lambda: _judgements(store, view, CARRIED))
@@ -228,29 +203,6 @@ def _judgements(store: Store, view: View, asked: Iterable[str]) -> Any:
         cohort=ibis.coalesce(rows.cohort.nullif(UNKNOWN), rows.copied_cohort, UNKNOWN),
         confidence=ibis.coalesce(rows.confidence, rows.copied_confidence),
     ).drop("copied_release", "copied_cohort", "copied_confidence")
-
-
-def judged(evaluations: Any) -> Any:
-    """Whether an evaluation carries a judgement: it ran, and gave a score or a label."""
-    return (evaluations.status == "ok") & (evaluations.score.notnull() | evaluations.label.notnull())
-
-
-def failed(evaluations: Any) -> Any:
-    """1 where the judgement failed, 0 where it passed, null where there is none.
-
-    A label of ``FAILING`` or ``PASSING`` decides. Any other leaves it to the score, below 0.5 fails; without a score it says nothing.
-    """
-    import ibis
-
-    label = evaluations.label.lower()
-    return ibis.cases(
-        (~judged(evaluations), ibis.null("int64")),
-        (label.isin(FAILING), ibis.literal(1, "int64")),
-        (label.isin(PASSING), ibis.literal(0, "int64")),
-        (evaluations.score < PASS_SCORE, ibis.literal(1, "int64")),
-        (evaluations.score >= PASS_SCORE, ibis.literal(0, "int64")),
-        else_=ibis.null("int64"),
-    )
 
 
 def _within(table: Any, view: View) -> Any:

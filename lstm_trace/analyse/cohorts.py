@@ -13,7 +13,7 @@ from lstm_trace.analyse.intervals import wilson
 from lstm_trace.analyse.values import fetched, plain
 from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
-from lstm_trace.store.marks import JUDGED, LEADS_STEP, STEP_RELEASE
+from lstm_trace.store.marks import GIVEN, LEADS_STEP, MADE, OF_STEP, OF_STEP_FAILED, OF_STEP_RELEASE, STEP_FAILED, STEP_RELEASE, TRACE_CALLS
 
 ESCALATION: Final = "escalation"
 FEEDBACK: Final = "feedback"
@@ -103,9 +103,10 @@ def cohorts(
         raise BadInput(f"cannot group by {','.join(by)!r}: give one to three dimensions, such as cohort,release")
     told = [_TOLD_BY.get(name, name) for name in names]
     needed = [name for name in told if name in cases.CARRIED]
-    units = grouped(store, cases.units(store, view, (*needed, "confidence", "duration_s")), names)
+    marks = () if store.marked is None else (TRACE_CALLS, GIVEN, MADE)
+    units = grouped(store, cases.units(store, view, (*needed, "confidence", "duration_s", *marks)), names)
     judged = grouped(store, cases.judgements(store, view, needed), names)
-    facts = {_key(row, names): row for row in _facts(store, units, names)}
+    facts = {_key(row, names): row for row in (_facts if store.marked is None else _marked_facts)(store, units, names)}
     signals = {(_key(row, names), row["evaluation_name"]): row for row in _counts(judged, names)}
     if evaluation is not None and not any(name == evaluation for _, name in signals):
         _known_evaluation(store, evaluation)
@@ -125,8 +126,8 @@ def cohorts(
 
 def _size(store: Store) -> tuple[int, int]:
     """Spans in the store, and traces that hold more than an evaluation."""
-    if store.counted is not None:
-        return store.counted
+    if store.known is not None:
+        return store.known.spans, store.known.traces
     work = cases.working(store, "trace_id")
     ids = store.only("span_id")
     whole = ids.aggregate(spans=ids.count()).cross_join(work.aggregate(traces=work.trace_id.nunique()))
@@ -186,26 +187,62 @@ def _said(store: Store, name: str, column: str) -> Any:
 def _facts(store: Store, units: Any, names: Sequence[str]) -> list[dict[str, Any]]:
     tokens = cases.tokens(store)
     keys = [f"by_{index}" for index in range(len(names))]
-    latency = units.group_by(keys).aggregate(
-        calls=units.count(),
-        confidence_mean=units.confidence.mean(),
-        latency_p50_s=units.duration_s.quantile(0.5),
-        latency_p99_s=units.duration_s.quantile(0.99),
-    )
+    latency = units.group_by(keys).aggregate(**_of_calls(units))
     whole = units.select("trace_id", *keys).distinct().left_join(tokens, "trace_id")
     spent = whole.group_by(keys).aggregate(traces=whole.count(), input_tokens_mean=whole.given.mean(), output_tokens_mean=whole.made.mean())
     return fetched(latency.inner_join(spent, keys))
 
 
-def _counts(judged: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+def _of_calls(units: Any) -> dict[str, Any]:
+    return {
+        "calls": units.count(),
+        "confidence_mean": units.confidence.mean(),
+        "latency_p50_s": units.duration_s.quantile(0.5),
+        "latency_p99_s": units.duration_s.quantile(0.99),
+    }
+
+
+def _marked_facts(_: Store, units: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+    """What ``_facts`` says, from the marks of a converted store: only traces of several calls have to be told apart by their ids."""
     keys = [f"by_{index}" for index in range(len(names))]
-    counted = judged.group_by(*keys, "evaluation_name").aggregate(
-        n=judged.failed.count(),
-        failed=judged.failed.sum().fill_null(0),
-        errors=(~judged.judged).sum().fill_null(0),
-        failed_traces=judged.trace_id.nunique(where=judged.failed == 1),
+    spent = {"given": units[GIVEN], "made": units[MADE]}
+    lone = units[TRACE_CALLS] < 2
+    found = fetched(
+        units.group_by(keys).aggregate(
+            **_of_calls(units),
+            traces=lone.sum(),
+            **{name: tokens.sum(where=lone) for name, tokens in spent.items()},
+            **{f"with_{name}": tokens.count(where=lone) for name, tokens in spent.items()},
+        )
     )
-    return fetched(counted)
+    more: dict[tuple[str, ...], dict[str, Any]] = {}
+    if any(row["traces"] < row["calls"] for row in found):
+        shared = units.filter(units[TRACE_CALLS] > 1).select("trace_id", *keys, **spent).distinct()
+        whole = {name: shared[name].sum() for name in spent} | {f"with_{name}": shared[name].count() for name in spent}
+        more = {_key(row, names): row for row in fetched(shared.group_by(keys).aggregate(traces=shared.count(), **whole))}
+    for row in found:
+        other = more.get(_key(row, names), {})
+        row["traces"] += other.get("traces", 0)
+        for name, mean in (("given", "input_tokens_mean"), ("made", "output_tokens_mean")):
+            n = row[f"with_{name}"] + other.get(f"with_{name}", 0)
+            row[mean] = ((row[name] or 0) + (other.get(name) or 0)) / n if n else None
+    return found
+
+
+def _counts(judged: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+    keys = [*(f"by_{index}" for index in range(len(names))), "evaluation_name"]
+    found = fetched(
+        judged.group_by(keys).aggregate(
+            n=judged.failed.count(), failed=judged.failed.sum().fill_null(0), errors=(~judged.judged).sum().fill_null(0)
+        )
+    )
+    # Of these two the share of traces is told, so they alone are counted by trace.
+    if any(row["evaluation_name"] in (ESCALATION, FEEDBACK) for row in found):
+        bad = judged.filter(judged.evaluation_name.isin((ESCALATION, FEEDBACK)), judged.failed == 1)
+        traces = fetched(bad.group_by(keys).aggregate(failed_traces=bad.trace_id.nunique()))
+        told = {tuple(row[key] for key in keys): row["failed_traces"] for row in traces}
+        found = [row | {"failed_traces": told.get(tuple(row[key] for key in keys), 0)} for row in found]
+    return found
 
 
 def _key(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
@@ -240,44 +277,43 @@ def _row(
 
 def late_steps(store: Store, view: View = EVERYTHING) -> tuple[StepRow, ...]:
     """Fail rate by step of the trajectory and release: a step failed when one of its spans ended in error or was judged as failed."""
-    made = store.evaluations
-    bad = made.mutate(failed=cases.failed(made)).filter(lambda e: e.failed == 1)
-    bad = bad.select(trace_id=bad.target_trace_id, span_id=bad.target_span_id).distinct()
-    table = (_steps if store.marked is None else _marked_steps)(store, view, bad)
     rows: list[StepRow] = []
-    for row in fetched(table):
+    for row in _steps(store, view) if store.judging is None else _marked_steps(store, view):
         low, high = wilson(row["failed"], row["n"]) or (0.0, 1.0)
         rows.append(StepRow(row["release"] or UNKNOWN, row["step"], row["n"], row["failed"], row["failed"] / row["n"], low, high))
     return tuple(sorted(rows, key=lambda row: (row.release, row.step)))
 
 
-def _steps(store: Store, view: View, bad: Any) -> Any:
-    """One row a release and step: in how many traces it was reached (``n``), and ``failed`` there; ``bad``: the spans judged as failed."""
+def _steps(store: Store, view: View) -> list[dict[str, Any]]:
+    """One row a release and step: in how many traces it was reached (``n``), and ``failed`` there."""
+    made = store.evaluations
+    bad = made.mutate(failed=cases.failed(made)).filter(lambda e: e.failed == 1)
+    bad = bad.select(trace_id=bad.target_trace_id, span_id=bad.target_span_id).distinct()
     spans = cases.working(store, "trace_id", "span_id", "release", "step", "status")
     spans = _seen(store, view, spans.filter(spans.step.notnull()))
     marked = spans.left_join(bad.mutate(judged_bad=1), ["trace_id", "span_id"])
     wrong = ((marked.status == "error") | (marked.judged_bad == 1)).fill_null(False)
     each = marked.group_by("trace_id", "step").aggregate(release=marked.release.min(), wrong=wrong.cast("int64").max())
-    return each.group_by("release", "step").aggregate(n=each.count(), failed=each.wrong.sum())
+    return fetched(each.group_by("release", "step").aggregate(n=each.count(), failed=each.wrong.sum()))
 
 
-def _marked_steps(store: Store, view: View, bad: Any) -> Any:
-    """What ``_steps`` says, read from the marks of a converted store: no span has to be grouped by its trace."""
-    spans = store.marked.select("trace_id", "span_id", "step", "status", STEP_RELEASE, LEADS_STEP, JUDGED).mutate(
-        release=lambda spans: spans[STEP_RELEASE]
-    )
-    within = _seen(store, view, spans.filter(spans[STEP_RELEASE].notnull()))
-    leading = within.filter(within[LEADS_STEP])
-    judged = within.filter(within[JUDGED]).semi_join(bad, ["trace_id", "span_id"])
-    wrong = within.filter(within.status == "error").union(judged).select("trace_id", "release", "step").distinct()
-    reached = leading.group_by("release", "step").aggregate(n=leading.count())
-    failed = wrong.group_by("release", "step").aggregate(failed=wrong.count())
-    table = reached.left_join(failed, ["release", "step"])
-    return table.select("release", "step", "n", failed=table.failed.fill_null(0))
+def _marked_steps(store: Store, view: View) -> list[dict[str, Any]]:
+    """What ``_steps`` says, from the marks of a converted store: no span has to be grouped by its trace."""
+    assert store.marked is not None
+    spans = store.marked(("trace_id", "step", LEADS_STEP, STEP_RELEASE, STEP_FAILED))
+    leading = spans.filter(spans[LEADS_STEP]).select("trace_id", "step", release=spans[STEP_RELEASE], failed=spans[STEP_FAILED])
+    leading = _seen(store, view, leading)
+    reached = leading.group_by("release", "step").aggregate(n=leading.count(), failed=leading.failed.count())
+    judged = cases.judgements(store, View(view.edges), (OF_STEP, OF_STEP_RELEASE, OF_STEP_FAILED))
+    bad = judged.filter(judged.failed == 1, judged[OF_STEP].notnull(), judged[OF_STEP_FAILED].isnull())
+    bad = _seen(store, view, bad.select("trace_id", step=bad[OF_STEP], release=bad[OF_STEP_RELEASE])).distinct()
+    more = {(row["release"], row["step"]): row["n"] for row in fetched(bad.group_by("release", "step").aggregate(n=bad.count()))}
+    return [row | {"failed": row["failed"] + more.get((row["release"], row["step"]), 0)} for row in fetched(reached)]
 
 
 def _seen(store: Store, view: View, spans: Any) -> Any:
-    return spans.semi_join(cases.traces(store, view), "trace_id") if view != EVERYTHING else spans
+    # Cohorts cut otherwise are the same traces.
+    return spans if view == View(view.edges) else spans.semi_join(cases.traces(store, view, ("trace_id",)), "trace_id")
 
 
 def _known_evaluation(store: Store, name: str) -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import asdict
 from glob import escape
 from pathlib import Path
 from typing import Any, Final
 
 from lstm_trace.errors import BadInput
-from lstm_trace.store.evaluations import by_age
 from lstm_trace.store.leftovers import hold, let_go, sweep
-from lstm_trace.store.opened import Store, batches_of
+from lstm_trace.store.opened import Store
 from lstm_trace.store.schema import spans_schema
 
 SUFFIX: Final = ".parquet"
@@ -26,6 +27,9 @@ _ROW_GROUP: Final = 1 << 16
 """Rows. DuckDB reads row groups in parallel and skips them by their statistics."""
 _LARGEST_GROUP: Final = 64 << 20
 """Bytes of Arrow memory that may wait for a row group to fill: huge attributes make small groups."""
+_MEMORY: Final = 1 << 30
+"""Bytes that DuckDB may hold meanwhile, however large the store is."""
+_UNITS: Final = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def convert(store: Store, target: str | os.PathLike[str]) -> int:
@@ -44,7 +48,7 @@ def convert(store: Store, target: str | os.PathLike[str]) -> int:
     unfinished = place.with_name(f".{place.name}.{os.getpid()}.unfinished")
     sweep(place.parent.glob(f".{escape(place.name)}.*.unfinished"))
     try:
-        with _in_duckdb(store) as spans:
+        with _as_one_file(store) as spans:
             rows = _write(spans, dict(store.skipped), unfinished)
         os.replace(unfinished, place)
     except OSError as error:
@@ -56,9 +60,9 @@ def convert(store: Store, target: str | os.PathLike[str]) -> int:
 
 
 @contextlib.contextmanager
-def _in_duckdb(store: Store) -> Generator[Store, None, None]:
-    """The store itself, or a copy of its spans on this machine: marks take joins for which a distant account may have no room."""
-    if store.connection.name == "duckdb":
+def _as_one_file(store: Store) -> Generator[Store, None, None]:
+    """The store itself, where it is one Parquet file; else a copy: marks are joined by the place of a row, on this machine."""
+    if store.numbered is not None:
         yield store
         return
     import pyarrow as pa
@@ -76,27 +80,38 @@ def _in_duckdb(store: Store) -> Generator[Store, None, None]:
         spool.close()
 
 
+@contextlib.contextmanager
+def _frugal(store: Store) -> Generator[None, None, None]:
+    """DuckDB keeps to ``_MEMORY`` and writes to disk what does not fit."""
+    duck = store.connection.con
+    (held,) = duck.execute("select current_setting('memory_limit')").fetchone()
+    amount, unit = held.split()
+    if float(amount) * _UNITS[unit] > _MEMORY:
+        duck.execute(f"set memory_limit = '{_MEMORY >> 20} MiB'")
+    try:
+        yield
+    finally:
+        duck.execute(f"set memory_limit = '{held}'")
+
+
 def _write(store: Store, skipped: dict[str, int], place: Path) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 
-    from lstm_trace.store.marks import MARKS, marked, own_work
-    from lstm_trace.store.parquet import EACH_ONCE, LATEST_MARKED, MARKED
+    from lstm_trace.store.marking import Marking
+    from lstm_trace.store.parquet import EACH_ONCE, LATEST_MARKED, MARKED, marked_schema
 
-    traces = store.spans.filter(own_work(store.spans)).trace_id.nunique().to_pyarrow().as_py()
-    counts = {"spans": store.spans.count().to_pyarrow().as_py(), "traces": traces}
-    metadata = {EACH_ONCE: json.dumps(skipped).encode(), MARKED: json.dumps(counts).encode()}
-    rows = by_age(store.spans)
-    if not rows.filter(rows.age == 0, rows.is_event).count().to_pyarrow().as_py():
-        metadata[LATEST_MARKED] = b"1"
-    schema = spans_schema().to_pyarrow()
-    for name, kind in MARKS.items():
-        schema = schema.append(pa.field(name, pa.string() if kind == "string" else pa.bool_()))
+    schema = marked_schema().to_pyarrow()
     written = 0
-    with place.open("xb") as file:
+    (scratch,) = store.connection.con.execute("select current_setting('temp_directory')").fetchone()
+    with _frugal(store), tempfile.TemporaryDirectory(prefix="marks-", dir=scratch) as folder, place.open("xb") as file:
         held = hold(place)
         try:
-            tables = (pa.Table.from_batches([batch]).cast(schema) for batch in batches_of(store.connection, marked(store.spans), _BATCH))
+            marking = Marking(store, Path(folder))
+            metadata = {EACH_ONCE: json.dumps(skipped).encode(), MARKED: json.dumps(asdict(marking.known)).encode()}
+            if marking.latest_marked:
+                metadata[LATEST_MARKED] = b"1"
+            tables = (pa.Table.from_batches([batch]).cast(schema) for batch in marking.batches(_BATCH))
             with parquet.ParquetWriter(file, schema.with_metadata(metadata), compression="zstd") as writer:
                 for group in _alike(tables):
                     writer.write_table(group)
@@ -109,17 +124,16 @@ def _write(store: Store, skipped: dict[str, int], place: Path) -> int:
 
 
 def _alike(tables: Iterable[Any]) -> Iterator[Any]:
-    """The rows regrouped so that a row group holds component calls only, or evaluations, or model calls, or the rest.
+    """The rows regrouped so that a row group holds rows of one kind only.
 
-    So a query for one of them passes over the row groups of the others by their statistics.
+    So a query for one kind passes over the row groups of the others by their statistics.
     """
     import pyarrow as pa
 
     waiting: dict[int, list[Any]] = {}
     for table in tables:
-        kinds = _kinds(table)
-        for kind in range(4):
-            if (part := table.filter(kinds[kind])).num_rows:
+        for kind, of_kind in enumerate(_kinds(table)):
+            if (part := table.filter(of_kind)).num_rows:
                 held = waiting.setdefault(kind, [])
                 held.append(part)
                 if sum(one.num_rows for one in held) >= _ROW_GROUP or sum(one.nbytes for one in held) >= _LARGEST_GROUP:
@@ -129,9 +143,14 @@ def _alike(tables: Iterable[Any]) -> Iterator[Any]:
 
 
 def _kinds(table: Any) -> list[Any]:
+    """Which rows are component calls, which evaluations, which model calls, which stand for a trace or a step, and which are the rest."""
     import pyarrow.compute as pc
 
-    evaluation = pc.is_valid(table["evaluation_name"])
-    call = pc.and_not(pc.is_valid(table["component"]), evaluation)
+    from lstm_trace.store.marks import LEADS_STEP, TRACE_CALLS
+
+    call = pc.greater(table[TRACE_CALLS], 0).fill_null(False)
+    evaluation = pc.and_not(pc.is_valid(table["evaluation_name"]), call)
     model = pc.and_not(pc.equal(table["span_kind"], "LLM").fill_null(False), pc.or_(evaluation, call))
-    return [call, evaluation, model, pc.invert(pc.or_(pc.or_(evaluation, call), model))]
+    taken = pc.or_(pc.or_(evaluation, call), model)
+    stands = pc.and_not(pc.or_(pc.is_valid(table[TRACE_CALLS]), pc.is_valid(table[LEADS_STEP])), taken)
+    return [call, evaluation, model, stands, pc.invert(pc.or_(taken, stands))]

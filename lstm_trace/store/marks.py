@@ -1,35 +1,73 @@
 """What `convert` works out once about every span, so that analyses of a large store need not: columns beside the canonical ones.
 
-Each says what a query over the canonical columns says too; a test holds them to equal answers.
+Each says what a query over the canonical columns says too; a test holds them to equal answers. They stand on the rows that an analysis
+reads (component calls, evaluations, one span of a trace without a call, one span of a step), so that it joins nothing.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from lstm_trace.store.evaluations import by_age
 from lstm_trace.store.schema import COLUMNS
 
+ROW: Final = "row_number"
+"""The place of a span in its file, from 0."""
 SUPERSEDED: Final = "superseded"
 """True where a later evaluation has this span's identifier."""
 JUDGED: Final = "judged"
-"""True where an evaluation that counts judges this very span."""
-WITHOUT_CALL: Final = "without_call"
-"""True on own work of a trace in which no component call is recorded."""
+"""True on a component call that an evaluation which counts judges itself."""
+TRACE_CALLS: Final = "trace_calls"
+"""On a component call: how many its trace has. 0 on the span that stands for a trace without any; nowhere else."""
 LEADS_TRACE: Final = "leads_trace"
 """True on the first component call of a trace."""
+GIVEN: Final = "trace_input_tokens"
+"""Where ``TRACE_CALLS`` is: the sum of input tokens over the trace's model calls."""
+MADE: Final = "trace_output_tokens"
+"""Likewise of output tokens."""
 LEADS_STEP: Final = "leads_step"
 """True on one of the spans of a trace's step: the one that stands for them."""
 STEP_RELEASE: Final = "step_release"
-"""On own work within a step of the trajectory: the release of that step, ``""`` where none of its spans has one."""
+"""Where ``LEADS_STEP`` is: the release of the step, ``""`` where none of its spans has one."""
+STEP_FAILED: Final = "step_failed"
+"""True where ``LEADS_STEP`` is and a span of the step ended in error."""
+OF_STEP: Final = "of_step"
+"""On an evaluation of a span within a step: the step."""
+OF_STEP_RELEASE: Final = "of_step_release"
+"""Likewise: the step's ``STEP_RELEASE``."""
+OF_STEP_FAILED: Final = "of_step_failed"
+"""Likewise: its ``STEP_FAILED``."""
 
+FACTS: Final = (
+    "start_ns", "release", "session_id", "service", "component", "component_version", "preprocessing", "length", "cohort", "time_gap",
+    "label", "confidence", "state_origin", "duration_s", "batch_size",
+)  # fmt: skip
+"""The facts of a component call besides its ids."""
+
+
+def of(fact: str) -> str:
+    """The mark that carries a fact of a component call to an evaluation of it (else of its trace's first call), or to ``stands_for``.
+
+    >>> of("release")
+    'of_release'
+    """
+    return f"of_{fact}"
+
+
+_KINDS: Final = {column.name: column.type for column in COLUMNS}
 MARKS: Final = {
     SUPERSEDED: "boolean",
     JUDGED: "boolean",
-    WITHOUT_CALL: "boolean",
+    TRACE_CALLS: "int64",
     LEADS_TRACE: "boolean",
+    GIVEN: "int64",
+    MADE: "int64",
     LEADS_STEP: "boolean",
     STEP_RELEASE: "string",
+    STEP_FAILED: "boolean",
+    OF_STEP: "int64",
+    OF_STEP_RELEASE: "string",
+    OF_STEP_FAILED: "boolean",
+    **{of(fact): _KINDS[fact] for fact in FACTS},
 }
 """Every mark and its ibis type; null where it does not hold, so that whole row groups are passed over by their statistics."""
 
@@ -48,44 +86,24 @@ def is_first(calls: Any) -> Any:
     return ibis.row_number().over(ibis.window(group_by="trace_id", order_by=["start_ns", "span_id"])) == 0
 
 
-def marked(spans: Any) -> Any:
-    """The canonical spans table with ``MARKS``, as an expression."""
-    work = spans.filter(own_work(spans))
-    calls = work.filter(work.component.notnull()).select("trace_id", "span_id", "start_ns")
-    called = calls.select("trace_id").distinct().mutate(called=True)
-    first = calls.filter(is_first(calls)).select("trace_id", "span_id").mutate(leads_trace=True)
-    rows = by_age(spans)
-    older = rows.filter(rows.age > 0, ~rows.is_event).select("trace_id", "span_id").distinct().mutate(older=True)
-    aims = rows.filter(rows.age == 0, rows.target_span_id.notnull())
-    aims = aims.select(trace_id=aims.target_trace_id, span_id=aims.target_span_id).distinct().mutate(aimed_at=True)
-    whole = _joined(spans, called, "trace_id")
-    for told in (first, older, aims, _steps(work)):
-        whole = _joined(whole, told)
-    return whole.select(
-        *(column.name for column in COLUMNS),
-        **{
-            SUPERSEDED: whole.older,
-            JUDGED: whole.aimed_at,
-            WITHOUT_CALL: (own_work(whole) & whole.called.isnull()).nullif(False),
-            LEADS_TRACE: whole.leads_trace,
-            LEADS_STEP: whole.leads_step,
-            STEP_RELEASE: whole.of_release,
-        },
-    )
+def told(rest: Any) -> dict[str, Any]:
+    """The facts of a trace without a component call, to be aggregated by ``trace_id`` over its own work: what stands upstream of it."""
+    said = rest.upstream_component.notnull()
+    return {
+        "span_id": rest.span_id.argmin(rest.start_ns),
+        "start_ns": rest.start_ns.min(),
+        "release": rest.release.min(),
+        "session_id": rest.session_id.min(),
+        "service": rest.service.min(),
+        "component": rest.upstream_component.min(),
+        "length": rest.upstream_length.argmin(rest.start_ns, where=said),
+        "cohort": rest.upstream_cohort.argmin(rest.start_ns, where=said),
+        "label": rest.upstream_label.argmin(rest.start_ns, where=said),
+        "confidence": rest.upstream_confidence.argmin(rest.start_ns, where=said),
+    }
 
 
-def _steps(work: Any) -> Any:
-    """The spans within a step: the release of their step, and which of them leads it."""
-    import ibis
-
-    steps = work.filter(work.step.notnull()).select("trace_id", "span_id", "step", "release")
-    # The lowest release counts, as min() has it, and null only where there is no other.
-    order = ibis.window(group_by=["trace_id", "step"], order_by=[steps.release.asc(nulls_first=False), "span_id"])
-    of_release = steps.release.first().over(order).fill_null("")
-    leads: Any = ibis.row_number().over(order) == 0
-    return steps.select("trace_id", "span_id", of_release=of_release, leads_step=leads.nullif(False))
-
-
-def _joined(table: Any, other: Any, *keys: str) -> Any:
-    joined = table.left_join(other, list(keys or ("trace_id", "span_id")))
-    return joined.drop([name for name in joined.columns if name.endswith("_right")])
+def spent(work: Any) -> Any:
+    """One row a trace that called a model: ``given`` and ``made``, the sums of its input and output tokens."""
+    models = work.filter(work.span_kind == "LLM")
+    return models.group_by("trace_id").aggregate(given=models.input_tokens.sum(), made=models.output_tokens.sum())

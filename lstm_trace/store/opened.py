@@ -22,6 +22,18 @@ def _nothing() -> None:
     pass
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a converted store without asking: ``releases`` are those of own work, with its first and last start (ns)."""
+
+    spans: int
+    traces: int
+    """Those that hold more than evaluations."""
+    all_called: bool
+    """Every trace has a component call."""
+    releases: Mapping[str, tuple[int, int]]
+
+
 @dataclass(frozen=True, eq=False)
 class Store:
     """A store of traces, open for reading. A context manager; ``close`` frees its connection and temporary files.
@@ -37,15 +49,20 @@ class Store:
     connection: Any = None
     closing: Callable[[], None] = _nothing
     ready_evaluations: Any = None
-    marked: Any = None
-    """``spans`` with the marks of a converted file (``marks.MARKS``); None where nobody worked them out."""
-    counted: tuple[int, int] | None = None
-    """How many spans, and traces that hold more than evaluations, where that is known without counting."""
-
+    marked: Callable[[Iterable[str]], Any] | None = None
+    """``spans`` with these columns, also out of the marks of a converted file (``marks.MARKS``); None where nobody worked them out."""
+    known: Known | None = None
+    """What a converted file says of itself."""
+    judging: Callable[[Iterable[str]], Any] | None = None
+    """Likewise of the spans that are evaluations, each once; None where some stand as events, or nobody marked them."""
+    numbered: Any = None
+    """``spans`` with their place in the file (``row_number``), where the store is one Parquet file."""
+    evaluation_events: bool = True
+    """Whether an evaluation may stand as an event."""
     narrow: Callable[[Iterable[str]], Any] | None = None
 
     def only(self, *columns: str) -> Any:
-        """``spans`` with these columns. Where every column is an expression over the table's maps, no other is written into a query."""
+        """``spans`` with these columns: a query that is made of few columns is made and understood in less time."""
         return self.spans.select(*columns) if self.narrow is None else self.narrow(columns)
 
     @cached_property
@@ -83,7 +100,12 @@ def batches_of(connection: Any, table: Any, rows: int) -> Iterator[Any]:
     if connection.name != "duckdb":
         yield from table.to_pyarrow_batches(chunk_size=rows)
         return
+    yield from rows_of(connection, connection.compile(table), rows)
+
+
+def rows_of(connection: Any, query: str, rows: int) -> Iterator[Any]:
+    """The rows of a query in DuckDB's SQL as Arrow record batches of about ``rows`` rows."""
     # Not through ibis: it calls a method that DuckDB 2 no longer has. A cursor, so that the reader may stay open beside other queries.
-    relation = connection.con.cursor().sql(connection.compile(table))
+    relation = connection.con.cursor().sql(query)
     read = relation.to_arrow_reader if hasattr(relation, "to_arrow_reader") else relation.fetch_record_batch
     yield from read(rows)

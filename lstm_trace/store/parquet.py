@@ -6,26 +6,31 @@ it once, how many there are, and that it carries marks (``marks.MARKS``): openin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from lstm_trace.errors import BadInput
-from lstm_trace.store.evaluations import evaluations_of, of_spans
-from lstm_trace.store.marks import MARKS, SUPERSEDED
-from lstm_trace.store.opened import ACCEPTED, Store
+from lstm_trace.store.evaluations import NEEDED, evaluations_of, of_spans
+from lstm_trace.store.marks import MARKS, ROW, SUPERSEDED
+from lstm_trace.store.opened import ACCEPTED, Known, Store
 from lstm_trace.store.schema import COLUMNS, EVENTS, LINKS, MAP, spans_schema
 
 EACH_ONCE: Final = b"lstm_trace.each_once"
 """Key of a converted file's metadata; its value is the JSON of what was skipped on the way."""
 LATEST_MARKED: Final = b"lstm_trace.latest_marked"
 """Key of a converted file's metadata: every evaluation that counts is a span of its own, and not ``SUPERSEDED``."""
-MARKED: Final = b"lstm_trace.marked"
-"""Key of a converted file's metadata: it has every mark; the value is the JSON of how many ``spans`` and ``traces`` it holds."""
+MARKED: Final = b"lstm_trace.marks.2"
+"""Key of a converted file's metadata: it has every mark. The value is the JSON of ``opened.Known``. Files with the marks of an
+older version are read without them."""
 
+_NAMES: Final = tuple(column.name for column in COLUMNS)
+_TYPES: Final = {**{column.name: column.type for column in COLUMNS}, **MARKS, ROW: "int64"}
 _DUCK_TYPES: Final = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "boolean": "BOOLEAN"}
 _EMPTY: Final = {
     MAP: "cast(map {} as map(varchar, varchar))",
@@ -45,6 +50,7 @@ def open_files(
     count_repeated: bool = True,
 ) -> Store:
     """Open Parquet ``files`` as one store. ``scratch``: a folder for what does not fit into memory, removed by ``closing``."""
+    import duckdb
     import ibis
 
     connection = ibis.duckdb.connect(temp_directory=os.fspath(scratch))
@@ -53,29 +59,42 @@ def open_files(
         connection.disconnect()
         closing()
 
+    with contextlib.suppress(duckdb.CatalogException):  # an older DuckDB: then each query reads the footer again
+        connection.con.execute("set parquet_metadata_cache = true")
     try:
-        promises = _promises(address, files)
+        promises = _promises(connection.con, address, files)
         _create_view(connection.con, address, files)
         counts = {"malformed": 0, "duplicate": 0, **promises.skipped}
         for name, count in skipped.items():
             counts[name] = counts.get(name, 0) + count
         if not promises.each_once:
             counts["duplicate"] += _drop_repeated(connection.con) * count_repeated
-        spans = _table(connection, "spans")
-        if not (promises.counted or _one(connection.con, "select count(*) from spans")):
+        spans = _columns(connection, "spans", _NAMES)
+        if not (promises.known or _one(connection.con, "select count(*) from spans")):
             raise BadInput(f"{address}: holds no span; a store is {ACCEPTED}")
         if promises.latest_marked:
-            columns = ", ".join(column.name for column in COLUMNS)
-            live = f"select {columns} from given where evaluation_name is not null and {SUPERSEDED} is not true"
-            connection.con.execute(f"create view live_evaluations as {live}")
-            evaluations = of_spans(_table(connection, "live_evaluations"))
+            connection.con.execute(f"create view judging as from given where evaluation_name is not null and {SUPERSEDED} is not true")
+            evaluations = of_spans(_columns(connection, "judging", NEEDED))
         else:
-            evaluations = evaluations_of(spans, events=evaluation_events)
-        marked = _marked(connection) if promises.counted else None
+            evaluations = evaluations_of(_columns(connection, "spans", NEEDED), events=evaluation_events)
+        numbered = _columns(connection, "numbered", (*_NAMES, ROW)) if len(files) == 1 else None
     except BaseException:
         close()
         raise
-    return Store(address, spans, counts, connection, close, evaluations, marked, promises.counted)
+    return Store(
+        address,
+        spans,
+        counts,
+        connection,
+        close,
+        ready_evaluations=evaluations,
+        marked=partial(_columns, connection, "given") if promises.known else None,
+        known=promises.known,
+        judging=partial(_columns, connection, "judging") if promises.known and promises.latest_marked else None,
+        numbered=numbered,
+        evaluation_events=evaluation_events,
+        narrow=partial(_columns, connection, "spans"),
+    )
 
 
 def readable(file: Path) -> bool:
@@ -96,24 +115,22 @@ class _Promises:
 
     each_once: bool = False
     latest_marked: bool = False
-    counted: tuple[int, int] | None = None
+    known: Known | None = None
     skipped: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
-def _promises(address: str, files: Sequence[Path]) -> _Promises:
-    import pyarrow as pa
-    from pyarrow import parquet
+def _promises(duck: Any, address: str, files: Sequence[Path]) -> _Promises:
+    import duckdb
 
     if len(files) != 1:
         return _Promises()  # each file keeps its word, but not the others'
     try:
-        metadata = parquet.read_schema(os.fspath(files[0])).metadata or {}
+        metadata = dict(duck.execute(f"select key, value from parquet_kv_metadata({_quoted(os.fspath(files[0]))})").fetchall())
         skipped = json.loads(metadata.get(EACH_ONCE, b"{}"))
-        counts = json.loads(metadata.get(MARKED, b"{}"))
-    except (OSError, ValueError, pa.ArrowException) as error:
+        known = Known(**json.loads(metadata[MARKED])) if EACH_ONCE in metadata and MARKED in metadata else None
+    except (duckdb.Error, ValueError, TypeError) as error:
         raise BadInput(f"{address}: not Parquet that can be read ({str(error).splitlines()[0]})") from None
-    counted = (int(counts["spans"]), int(counts["traces"])) if counts and EACH_ONCE in metadata else None
-    return _Promises(EACH_ONCE in metadata, LATEST_MARKED in metadata, counted, skipped)
+    return _Promises(EACH_ONCE in metadata, LATEST_MARKED in metadata, known, skipped)
 
 
 def _create_view(duck: Any, address: str, files: Sequence[Path]) -> None:
@@ -143,7 +160,12 @@ def _create_view(duck: Any, address: str, files: Sequence[Path]) -> None:
         kind = _DUCK_TYPES[type_]
         shown.append(name if held.get(name) == kind else f"cast(null as {kind}) as {name}")
     duck.execute(f"create view given as select {', '.join(shown)}, filename as _file, file_row_number as _row from {source}")
-    duck.execute(f"create view spans as select {', '.join(column.name for column in COLUMNS)} from given")
+    _show(duck, "given")
+
+
+def _show(duck: Any, rows: str) -> None:
+    duck.execute(f"create or replace view spans as select {', '.join(_NAMES)} from {rows}")
+    duck.execute(f"create or replace view numbered as select {', '.join(_NAMES)}, _row as {ROW} from {rows}")
 
 
 def _same_type(held: str, canonical: str) -> bool:
@@ -154,17 +176,19 @@ def _same_type(held: str, canonical: str) -> bool:
     return bool(DuckDBType.from_string(held) == ibis.dtype(canonical))
 
 
-def _table(connection: Any, view: str) -> Any:
-    # With the schema given: connection.table() would ask DuckDB for it and parse its answer, which takes as long as a small query.
-    return connection.sql(f"select * from {view}", schema=spans_schema())
-
-
-def _marked(connection: Any) -> Any:
+def _columns(connection: Any, view: str, names: Iterable[str]) -> Any:
     import ibis
 
-    columns = ", ".join((*(column.name for column in COLUMNS), *MARKS))
-    connection.con.execute(f"create view marked as select {columns} from given")
-    return connection.sql("select * from marked", schema=ibis.schema({**spans_schema(), **MARKS}))
+    shown = list(dict.fromkeys(names))
+    # With the schema given: connection.table() would ask DuckDB for it and parse its answer, which takes as long as a small query.
+    return connection.sql(f"select {', '.join(shown)} from {view}", schema=ibis.schema({name: _TYPES[name] for name in shown}))
+
+
+def marked_schema() -> Any:
+    """The ibis schema of the spans table with ``marks.MARKS``."""
+    import ibis
+
+    return ibis.schema({**spans_schema(), **MARKS})
 
 
 def _quoted(text: str) -> str:
@@ -189,8 +213,7 @@ def _drop_repeated(duck: Any) -> int:
         ) where number > 1
     """
     duck.execute(repeated)
-    columns = ", ".join(column.name for column in COLUMNS)
-    duck.execute(f"create or replace view spans as select {columns} from given anti join repeated using (_file, _row)")
+    _show(duck, "given anti join repeated using (_file, _row)")
     return int(_one(duck, "select count(*) from repeated"))
 
 

@@ -15,13 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
-from pyarrow import parquet
-
-from lstm_trace.store.flatten import arrow_schema, spans_of
 from lstm_trace.store.leftovers import hold, let_go, sweep
 from lstm_trace.store.lenient import Tally
-from lstm_trace.store.parse import parse_block
 
 _PREFIX: Final = "lstm-trace-"
 _ROW_GROUP: Final = 1 << 16
@@ -45,6 +40,11 @@ class Spool:
 
     def fill(self, tables: Iterable[Any]) -> None:
         """Write Arrow tables of ``flatten.arrow_schema()``; once."""
+        # Late: a store that is Parquet already needs none of it, and to import it takes as long as a small query.
+        from pyarrow import parquet
+
+        from lstm_trace.store.flatten import arrow_schema
+
         with parquet.ParquetWriter(os.fspath(self.file), arrow_schema(), compression="lz4") as writer:
             for group in _grouped(tables):
                 writer.write_table(group)
@@ -61,6 +61,8 @@ def _remove(folder: Path, held: int) -> None:
 
 
 def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
+    import pyarrow as pa
+
     waiting: list[Any] = []
     for table in tables:
         waiting.append(table)
@@ -73,6 +75,10 @@ def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
 
 def tables_of(blocks: Iterable[bytes], tally: Tally) -> Iterator[Any]:
     """Canonical Arrow tables from blocks of OTLP JSON lines, in their order, parsed on as many threads as there are processors."""
+    # On this thread: several that import one module at once may meet it half made.
+    import lstm_trace.store.flatten
+    import lstm_trace.store.parse  # noqa: F401
+
     workers = max(1, min(4, os.cpu_count() or 1))
     waiting: deque[Future[tuple[list[Any], Tally]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="lstm-trace-store") as pool:
@@ -85,6 +91,9 @@ def tables_of(blocks: Iterable[bytes], tally: Tally) -> Iterator[Any]:
 
 
 def _tables(block: bytes) -> tuple[list[Any], Tally]:
+    from lstm_trace.store.flatten import spans_of
+    from lstm_trace.store.parse import parse_block
+
     tally = Tally()
     return [spans_of(requests, tally) for requests in parse_block(block, tally)], tally
 

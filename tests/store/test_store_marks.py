@@ -11,6 +11,8 @@ from benchmarks.make_spans import lines
 from lstm_trace.analyse.cases import View
 from lstm_trace.analyse.cohorts import cohorts
 from lstm_trace.store import convert, open_store
+from lstm_trace.store.marks import MARKS
+from lstm_trace.store.parquet import MARKED
 from tests.store.otlp import START, attributes, request, span, write
 
 
@@ -80,16 +82,25 @@ def test_a_converted_store_gives_equal_tables(tmp_path: Path, odd: Path, by: tup
 def test_marks_say_what_the_rows_say(tmp_path: Path, odd: Path) -> None:
     with open_store(odd) as store:
         convert(store, tmp_path / "odd.parquet")
-    columns = ["trace_id", "span_id", "superseded", "judged", "without_call", "leads_step", "step_release", "leads_trace"]
-    rows = parquet.read_table(tmp_path / "odd.parquet", columns=columns).to_pylist()
-    said = {(int(row["trace_id"], 16), int(row["span_id"], 16)): tuple(row[name] for name in columns[2:]) for row in rows}
-    assert said[1, 2] == (None, None, None, None, "a", None)
-    assert said[1, 3] == (None, None, None, True, "a", None)
-    assert said[1, 4] == (None, True, None, True, "", None)
-    assert said[2, 1] == (None, True, True, True, "", None)
-    assert said[int("e" * 32, 16), 12] == (True, None, None, None, None, None)
-    assert said[4, 2] == (None, None, None, None, None, None)
-    assert [said[key][-1] for key in ((1, 1), (3, 2), (3, 3), (4, 1), (5, 1))] == [True, True, None, None, None]
+    rows = parquet.read_table(tmp_path / "odd.parquet", columns=["trace_id", "span_id", *MARKS]).to_pylist()
+    said = {
+        (int(row.pop("trace_id"), 16), int(row.pop("span_id"), 16)): {name: value for name, value in row.items() if value is not None}
+        for row in rows
+    }
+    assert said[1, 1] == {"trace_calls": 1, "leads_trace": True}
+    assert said[1, 2] == {"leads_step": True, "step_release": "a", "step_failed": True}
+    assert said[1, 3] == {}
+    assert said[1, 4] == {"leads_step": True, "step_release": ""}
+    assert said[2, 1].items() > {"trace_calls": 0, "leads_step": True, "step_release": "", "step_failed": True}.items()
+    assert said[3, 2].items() > {"trace_calls": 2, "leads_trace": True}.items()
+    assert said[3, 3] == {"trace_calls": 2, "judged": True}
+    assert said[4, 1] == said[4, 2] == {}
+    evaluations = {number: said[int("e" * 32, 16), number] for number in range(11, 17)}
+    assert evaluations[11].items() > {"of_step": 2, "of_step_release": "", "of_release": "r", "of_length": 3}.items()
+    assert evaluations[12]["superseded"] is True
+    assert evaluations[13].items() > {"of_step": 1, "of_step_release": "", "of_step_failed": True}.items()
+    assert evaluations[14]["of_confidence"] == evaluations[15]["of_confidence"] == 0.5
+    assert evaluations[16] == {}
 
 
 def test_row_groups_hold_one_kind_of_span(tmp_path: Path) -> None:
@@ -102,7 +113,7 @@ def test_row_groups_hold_one_kind_of_span(tmp_path: Path) -> None:
         (bool(table["component"].null_count), bool(table["evaluation_name"].null_count))
         for table in (file.read_row_group(number) for number in range(file.num_row_groups))
     ]
-    assert sorted(whole) == [(False, True), (True, False), (True, True), (True, True)]
+    assert sorted(whole) == [(False, True), (True, False), (True, True), (True, True), (True, True)]
 
 
 def test_a_file_of_an_older_version_is_read_without_marks(tmp_path: Path, odd: Path) -> None:
@@ -110,8 +121,8 @@ def test_a_file_of_an_older_version_is_read_without_marks(tmp_path: Path, odd: P
         convert(store, tmp_path / "new.parquet")
         expected = cohorts(store).as_dict()
     table = parquet.read_table(tmp_path / "new.parquet")
-    kept = {key: value for key, value in table.schema.metadata.items() if key != b"lstm_trace.marked"}
-    older = table.drop_columns(["judged", "without_call", "leads_trace", "leads_step", "step_release"]).replace_schema_metadata(kept)
+    kept = {key: value for key, value in table.schema.metadata.items() if key != MARKED}
+    older = table.drop_columns([name for name in MARKS if name != "superseded"]).replace_schema_metadata(kept)
     parquet.write_table(older, tmp_path / "old.parquet")
     with open_store(tmp_path / "old.parquet") as store:
         assert store.marked is None
