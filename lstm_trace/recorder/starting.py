@@ -24,6 +24,7 @@ _RANDOM: Final = 2
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _SAMPLED_RANDOM: Final = TraceFlags(TraceFlags.SAMPLED | _RANDOM)
 
+_tuple: Final[Any] = tuple.__new__
 _new: Final[Any] = object.__new__  # the class's own __new__ and __init__ are two frames and eighteen fields more
 
 
@@ -59,7 +60,9 @@ class Starting:
         self._room = 128 if limits.max_events is None else limits.max_events
         self._kind = HeldSpan
         parent = SpanContext(1, 2, is_remote=False, trace_flags=_SAMPLED)
-        usual = _Span("name", _context_of(1, 3, _SAMPLED, DEFAULT_TRACE_STATE), parent, kind=SpanKind.CLIENT, resource=tracer.resource)
+        given: Any = _tuple(SpanContext, (1, 3, False, _SAMPLED, DEFAULT_TRACE_STATE, True))
+        self._plain = self._plain and given == SpanContext(1, 3, False, _SAMPLED)
+        usual = _Span("name", given, parent, kind=SpanKind.CLIENT, resource=tracer.resource)
         usual._instrumentation_scope = tracer._instrumentation_scope
         usual._start_time = 4
         usual.set_attributes({"key": 1})
@@ -121,8 +124,11 @@ class Starting:
         else:
             above, trace_id, state = None, ids.generate_trace_id(), DEFAULT_TRACE_STATE
             flags = _SAMPLED_RANDOM if self._random else _SAMPLED
-        make = _context_of if self._plain else _checked
-        span = self._made(name, make(trace_id, ids.generate_span_id(), flags, state), above, kind, attributes, links, start_ns)
+        if self._plain:  # what SpanContext() returns for ids that are valid, as the SDK's generator makes them
+            span_context = _tuple(SpanContext, (trace_id, ids.generate_span_id(), False, flags, state, True))
+        else:
+            span_context = SpanContext(trace_id, ids.generate_span_id(), False, flags, state)
+        span = self._made(name, span_context, above, kind, attributes, links, start_ns)
         if self._lane.listeners() is None:
             tracer.span_processor.on_start(span, parent_context=current)
         return span  # type: ignore[no-any-return]
@@ -143,12 +149,3 @@ class Starting:
         for name, details, when in events:
             lane.note(span, name, details, when)
         span.end(end_ns)
-
-
-def _context_of(trace_id: int, span_id: int, flags: TraceFlags, state: Any) -> SpanContext:
-    """Return what ``SpanContext(…)`` would for ids that are valid: those of the SDK's generator."""
-    return tuple.__new__(SpanContext, (trace_id, span_id, False, flags, state, True))
-
-
-def _checked(trace_id: int, span_id: int, flags: TraceFlags, state: Any) -> SpanContext:
-    return SpanContext(trace_id, span_id, False, flags, state)

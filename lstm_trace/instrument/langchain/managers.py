@@ -90,10 +90,12 @@ def _begin(opener: Opener, callbacks: Any, made: Any, args: tuple[Any, ...], kwa
         if run is None:
             continue
         handler.live.add(run, manager)
-        if scope is not None and scope.tries:
+        if scope is None:
+            continue
+        if scope.tries:
             if run.above is None or not run.above.is_tried_in(scope):
                 run.tries = scope
-        elif scope is not None and len(several) == 1 and run.context is not None:
+        elif len(several) == 1 and run.context is not None:
             scope.run = run
             ambient.enter(run.context)  # the scope's wrapper puts the caller's context back, in its own frame
 
