@@ -36,9 +36,9 @@ def trace_ref(span: trace.Span | None = None) -> str:
 
 def upstream_prediction() -> Prediction | None:
     """Return the prediction that a span which started here and now would have upstream of it."""
-    if upstream.settle is not None:
-        upstream.settle()
     current = trace.get_current_span().get_span_context()
+    if upstream.settle is not None:
+        upstream.settle(current.trace_id)
     seen = live.upstream(current)
     if seen is None and default_recorder().settings.baggage:
         seen = upstream.from_baggage(context.get_current())

@@ -237,8 +237,8 @@ live = LiveSpans()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=live.forked)
 
-settle: Callable[[], None] | None = None
-"""Completes predictions that wait for nothing but their turn; set where some are made on an accelerator. Asked before somebody looks."""
+settle: Callable[[int], None] | None = None
+"""Completes predictions of a trace that wait only for their turn; set where some are made on an accelerator. Asked before looking."""
 
 last_outermost: ContextVar[SpanContext] = ContextVar("lstm_trace_last_outermost", default=INVALID_SPAN_CONTEXT)
 """The outermost span that ended last in this context, so that a caller can ask for it right after the chain returned."""
@@ -371,10 +371,10 @@ class UpstreamProcessor:
         scope = span.instrumentation_scope
         if scope is not None and scope.name == c.SCOPE:
             return
-        if settle is not None:
-            settle()
         context = get_current() if parent_context is None else parent_context
         parent = trace.get_current_span(context).get_span_context()
+        if settle is not None:
+            settle(parent.trace_id)
         upstream = from_baggage(context) if self._read_baggage and (parent.is_remote or not parent.is_valid) else None
         node = live.enter(span, parent, upstream=upstream)
         attributes = inherited(context, node.inherited)

@@ -51,9 +51,10 @@ def _current(given: Context | None) -> Context:
 
 def outgoing(here: Context) -> Mapping[str, Any]:
     """Return the attributes of the prediction upstream of a span that would start in ``here``: made in this process, or handed on."""
+    current = trace.get_current_span(here).get_span_context()
     if upstream.settle is not None:
-        upstream.settle()
-    seen = upstream.live.upstream(trace.get_current_span(here).get_span_context()) or upstream.from_baggage(here)
+        upstream.settle(current.trace_id)
+    seen = upstream.live.upstream(current) or upstream.from_baggage(here)
     return {} if seen is None else seen.attributes
 
 

@@ -158,8 +158,6 @@ class Spans(Sources):
         that the sampler refused is opened as well, so that what runs below it is refused with it. Suppression is the caller's to ask for.
         ``above`` is the open run whose span is the one of ``current``, where the caller knows it.
         """
-        if upstream.settle is not None:
-            upstream.settle()
         source = self.source()
         below: Node | None
         if above is not None and above.starting is source.starting:
@@ -173,6 +171,8 @@ class Spans(Sources):
             below, forecast = live.node(span_id), source.forecast.records(parent)
         if forecast is False or not source.records:
             return False
+        if upstream.settle is not None:
+            upstream.settle(parent.trace_id)
         seen = None if below is None else upstream.visible(below, group)
         if seen is None and self.settings.baggage and (run.outermost or not parent.is_valid):
             seen = upstream.from_baggage(current)

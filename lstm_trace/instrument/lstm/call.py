@@ -157,6 +157,11 @@ class Call(ComponentCall):
         if self.parent.is_remote or not self.parent.is_valid:
             upstream.last_outermost.set(self.get_span_context())
 
+    @property
+    def trace_id(self) -> int:
+        """The trace that the call is of; 0 where it begins one."""
+        return self.parent.trace_id
+
     def deferred(self, read: Said | None, end: int) -> None:
         """Write the span of a call that ended on its device at ``end``; ``read`` None: its numbers have not come back."""
         self._done(None, end, read or _nothing)

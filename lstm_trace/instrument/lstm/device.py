@@ -33,6 +33,7 @@ OPEN_LIMIT: Final = 256
 BYTES_LIMIT: Final = 64 << 20
 """Bytes of their copies at most."""
 _SETTLE_SECONDS: Final = 0.05
+"""What a span that starts waits at most for the finisher's own work; for the device it never does."""
 
 on_cpu_too = False
 """Take tensors on the CPU for an accelerator's; for tests of this path where there is none."""
@@ -72,13 +73,15 @@ def after(job: Callable[[], None]) -> bool:
 class _Handed:
     """One call that waits for its device."""
 
-    __slots__ = ("bytes", "call", "copies", "read")
+    __slots__ = ("bytes", "call", "copies", "read", "returned_ns", "trace_id")
 
     def __init__(self, call: Handing, copies: Copies, read: Said) -> None:
         self.call = call
         self.copies = copies
         self.read = read
         self.bytes = copies.bytes
+        self.trace_id = call.trace_id
+        self.returned_ns = call.recorder.clock()
 
     def is_ready(self) -> bool:
         return self.copies.are_ready()
@@ -86,7 +89,7 @@ class _Handed:
     def finish(self) -> None:
         call, copies = self.call, self.copies
         try:
-            end = copies.wait(call.recorder.clock)
+            end = max(copies.wait(call.recorder.clock), self.returned_ns)  # a call is not over before it has returned
             copies.fetch()
         except Exception:
             handing.leave_values(call)
@@ -102,6 +105,7 @@ class _Job:
 
     __slots__ = ("finish",)
     bytes = 0
+    trace_id = 0
 
     def __init__(self, job: Callable[[], None]) -> None:
         self.finish = job
@@ -161,16 +165,18 @@ class _Finisher:
         with self._changed:
             return self._changed.wait_for(lambda: not self.pending(), timeout)
 
-    def settle(self) -> None:
-        """Let the finisher catch up with what the device has done already; what it is still at is not waited for."""
+    def settle(self, trace_id: int) -> None:
+        """Let the finisher catch up with what the device has done already of a trace; what it is still at is not waited for."""
         if not self.pending() or threading.current_thread() is self._thread or is_capturing():
             return
         with self._changed:
             waiting = [each for each in (self._now, *self._waiting) if each is not None]
-            ready = 0
-            while ready < len(waiting) and waiting[ready].is_ready():
-                ready += 1
-            goal = self.done + ready
+            goal = self.done
+            for number, each in enumerate(waiting, 1):
+                if not each.is_ready():
+                    break
+                if each.trace_id == trace_id:
+                    goal = self.done + number
             self._changed.wait_for(lambda: self.done >= goal, _SETTLE_SECONDS)
 
     def pending(self) -> int:
@@ -195,9 +201,9 @@ class _Finisher:
 _finisher = _Finisher()
 
 
-def settle() -> None:
-    """Complete what the device is known to have done, so that a span that starts now sees it upstream."""
-    _finisher.settle()
+def settle(trace_id: int) -> None:
+    """Complete what the device is known to have done of a trace, so that a span that starts now sees it upstream."""
+    _finisher.settle(trace_id)
 
 
 def flush(timeout: float = 30.0) -> bool:

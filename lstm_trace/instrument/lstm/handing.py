@@ -34,6 +34,11 @@ class Handing(Protocol):
     layers: list[LayerCall]
     every_row: bool
 
+    @property
+    def trace_id(self) -> int:
+        """The trace that it is of; 0 where it begins one."""
+        ...
+
     def captured(self) -> None:
         """Be forgotten: a graph was captured, which is no inference."""
         ...

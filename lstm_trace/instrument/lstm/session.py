@@ -199,6 +199,8 @@ class SessionCall:
     __slots__ = ("_began", "_number", "_session", "_start_ns", "_token", "args", "known", "kwargs", "layers", "recorder", "traced")
 
     every_row = False
+    trace_id = 0
+    """What it says is seen upstream when its session ends."""
 
     def __init__(self, session: traced_session, recorder: Recorder, known: Known) -> None:
         self._session = session
