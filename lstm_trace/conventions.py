@@ -260,7 +260,7 @@ GRAPH_SUPERSTEP: Final = "langgraph.superstep"
 RUN_INTERRUPTED: Final = "langgraph.interrupted"
 """bool: the run paused at an interrupt; not an error."""
 RUN_ABANDONED: Final = "lstm.run.abandoned"
-"""bool: the run was never ended by its framework; its span was closed when it was dropped."""
+"""bool: the run was never ended by its framework; its span was closed when it was dropped, or when tracing was switched off."""
 RUN_LEFT_EARLY: Final = "lstm.run.left_early"
 """bool: whoever read the run's stream stopped before its end, and the run was broken off; not an error."""
 

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, TraceIdRatioBased
 from opentelemetry.trace import StatusCode
 
-from lstm_trace import LangChainInstrumentor
+from lstm_trace import LangChainInstrumentor, trace_chain
 from lstm_trace.upstream import live
 from tests.langchain.conftest import attributes
 from tests.langchain.models import Scripted, Shelf, Streaming
@@ -314,6 +314,28 @@ def test_an_abandoned_run_closes_without_anybody_asking(langchain: Traced) -> No
     while not langchain.spans and time.monotonic() < deadline:
         time.sleep(0.01)
     assert attributes(langchain.named("chain forgotten"))["lstm.run.abandoned"] is True
+
+
+def test_switched_off_inside_a_run_every_span_ends(traced: Traced) -> None:
+    instrumentor = LangChainInstrumentor()
+    instrumentor.instrument(tracer_provider=traced.provider)
+
+    @trace_chain(name="outermost")
+    def call() -> Any:
+        def step(x: Any) -> Any:
+            instrumentor.uninstrument()
+            return x
+
+        return (RunnableLambda(step) | RunnableLambda(str)).invoke(1)
+
+    assert call() == "1"
+    assert [(span.name, bool(attributes(span).get("lstm.run.abandoned"))) for span in traced.spans] == [
+        ("chain step", True),
+        ("chain RunnableSequence", True),
+        ("chain outermost", False),
+    ]
+    assert instrumentor.live_runs() == 0
+    assert len(live) == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -268,6 +268,11 @@ class Handler:
     def _abandon(self, run: Run, end_ns: int) -> None:
         self.end(run, {c.RUN_ABANDONED: True}, end_ns=end_ns)
 
+    def close_open(self) -> None:
+        """Close every run whose end will not be seen any more, the innermost first; a named chain's frame closes its own."""
+        for run in reversed(self.live.reported()):
+            self._abandon(run, self.recorder.clock())
+
     def forget(self) -> None:
         """Forget every run and pause."""
         self.live.clear()

@@ -22,7 +22,7 @@ class LangChainInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # pyright:
     """Traces every chain, agent, model, tool and retriever of LangChain and LangGraph; one for the process.
 
     ``instrument(tracer_provider=, meter_provider=, logger_provider=, settings=)``; what is not given is the global one at call time.
-    ``uninstrument()`` puts every function of LangChain back, the very same objects.
+    ``uninstrument()`` puts every function of LangChain back, the very same objects, and ends the spans of runs that are open.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -43,6 +43,7 @@ class LangChainInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # pyright:
     def _uninstrument(self, **kwargs: Any) -> None:
         _patches.restore()
         _embeddings.restore()
+        handler.close_open()
         release("langchain")
         handler.use(None)
         handler.silenced = True

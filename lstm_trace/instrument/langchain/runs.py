@@ -151,6 +151,10 @@ class LiveRuns:
         """Note an open run that its own frame closes."""
         self._runs[run.run_id] = run
 
+    def reported(self) -> list[Run]:
+        """Return the open runs whose ends LangChain reports, not those that a frame of ours closes; the outermost first."""
+        return [run for run in list(self._runs.values()) if type(run.run_id) is not object]
+
     def remove(self, run: Run) -> None:
         """Note that a run ended."""
         known = self._runs.pop(run.run_id, None)
