@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from typing import Final
 
 import typer
 
@@ -64,10 +65,14 @@ def _run() -> None:
     raise SystemExit(status if isinstance(status, int) else 0)
 
 
+_REFUSALS: Final = ("Binder", "Catalog", "Constraint", "Dependency", "NotImplemented", "Parser", "Syntax", "Transaction")
+_OUR_MISTAKES: Final = {f"duckdb.{name}Exception" for name in _REFUSALS}
+
+
 def _of_an_engine(error: Exception) -> bool:
-    """Tell whether a database gave up: out of memory, out of disk, a server that went away. Mistakes of ours keep their traceback."""
+    """Tell whether a database gave up: out of memory, a damaged page of a file, a server gone. A query that it refuses is our mistake."""
     kinds = {f"{kind.__module__.partition('.')[0].lstrip('_')}.{kind.__name__}" for kind in type(error).__mro__}
-    return bool(kinds & {"duckdb.OutOfMemoryException", "duckdb.IOException", "clickhouse_connect.ClickHouseError"})
+    return bool(kinds & {"duckdb.Error", "clickhouse_connect.ClickHouseError"}) and not kinds & _OUR_MISTAKES
 
 
 def _refuse(text: str) -> int:

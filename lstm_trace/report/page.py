@@ -43,14 +43,19 @@ def write(
         raise BadInput(f"{target}: is a folder; give the name of a file to write")
     linked = _checked(trace_url)  # before anything is read, which may take long
     page = render(gather(store, baseline=baseline, candidate=candidate, outcome=outcome), trace_url=linked)
+    unfinished: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=target.parent, suffix=".part", delete=False, encoding="utf-8", errors="replace") as part:
+            unfinished = Path(part.name)
             part.write(page)
-        Path(part.name).chmod(0o644)
-        os.replace(part.name, target)
+        unfinished.chmod(0o644)
+        os.replace(unfinished, target)
     except OSError as error:
-        raise BadInput(f"{target}: cannot be written ({error.strerror})") from None
+        raise BadInput(f"{target}: cannot be written ({error.strerror or error})") from None
+    finally:
+        if unfinished is not None:  # a full disk, or Ctrl-C
+            unfinished.unlink(missing_ok=True)
     return target
 
 

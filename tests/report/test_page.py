@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -171,3 +172,21 @@ def test_without_a_second_release_the_worst_traces_are_shown_first():
     rest = sorted((row["target_trace_id"] for row in judged[:-1]), key=lambda trace: (*order[trace], trace))
     with store_of(made) as store:
         assert [trace.trace_id for trace in gather(store).worst] == [judged[-1]["target_trace_id"], *rest[:2]]
+
+
+def test_a_disk_that_fills_leaves_no_half_of_a_page(tmp_path):
+    """The file is limited to 4 kB, as on a disk that fills while the page is written."""
+    resource = pytest.importorskip("resource")
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with store_of(made()) as store:
+        content = gather(store)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lstm_trace.report.page.gather", lambda *_, **__: content)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+            try:
+                with pytest.raises(BadInput, match="cannot be written"):
+                    write(store, tmp_path / "report.html")
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
