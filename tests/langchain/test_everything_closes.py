@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -314,6 +315,19 @@ def test_an_abandoned_run_closes_without_anybody_asking(langchain: Traced) -> No
     while not langchain.spans and time.monotonic() < deadline:
         time.sleep(0.01)
     assert attributes(langchain.named("chain forgotten"))["lstm.run.abandoned"] is True
+
+
+def test_of_several_chats_one_fails_and_the_others_close(langchain: Traced) -> None:
+    questions: Any = [[HumanMessage(text)] for text in ("one", "two", "three")]
+    with pytest.raises(ConnectionError) as caught:  # kept, with every frame that the exception passed
+        Scripted(failures=1).generate(questions)
+    assert LangChainInstrumentor().live_runs() == 0
+    assert [(status(span), bool(attributes(span).get("lstm.run.abandoned"))) for span in langchain.spans] == [
+        (FAILED, False),
+        (FINE, True),
+        (FINE, True),
+    ]
+    del caught
 
 
 def test_switched_off_inside_a_run_every_span_ends(traced: Traced) -> None:

@@ -10,7 +10,7 @@ from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain import starts
 from lstm_trace.instrument.langchain.handler import handler
 from lstm_trace.instrument.langchain.others import without_others
-from lstm_trace.instrument.langchain.runs import LEASE, Run, Scope, take_scope
+from lstm_trace.instrument.langchain.runs import LEASE, Run, Scope, run_of, take_scope
 from lstm_trace.recorder import ambient
 
 Opener = Callable[[Any, Any, "tuple[Any, ...]", "dict[str, Any]", "Scope | None"], "Run | None"]
@@ -98,6 +98,8 @@ def _begin(opener: Opener, callbacks: Any, made: Any, args: tuple[Any, ...], kwa
         elif len(several) == 1 and run.context is not None:
             scope.run = run
             ambient.enter(run.context)  # the scope's wrapper puts the caller's context back, in its own frame
+    if len(several) > 1 and type(several[0]).__name__ == "CallbackManagerForLLMRun" and opener is starts.chat:
+        starts.one_after_another([run for manager in several if (run := run_of(manager)) is not None])
 
 
 def on_end(closer: Closer) -> Callable[[Any], Any]:

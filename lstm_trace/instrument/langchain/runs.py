@@ -14,7 +14,7 @@ from lstm_trace.guard import shield
 from lstm_trace.recorder import RunSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lstm_trace.instrument.langchain.messages import Asked
     from lstm_trace.instrument.langchain.trajectory import Trajectory
@@ -42,8 +42,9 @@ class Run(RunSpan):
 
     ``above`` is the run that it is a step of. ``trajectory`` numbers the runs directly below this one, ``step_of`` is the one that waits
     for this run's end. ``attempts`` counts what this run tries again and again below itself. ``left`` says that whoever read this run's
-    stream stopped before its end, ``lacks_call_id`` that a tool's call had no id as it began (langchain-core 1.0 names it later). A run
-    that the sampler dropped is kept (``recording`` is False) so that everything below it is dropped with it.
+    stream stopped before its end; ``beside`` are those that its failure drops; ``lacks_call_id`` says that a tool's call had no id as it
+    began (langchain-core 1.0 names it later). A run that the sampler dropped is kept (``recording`` is False) so that everything below it
+    is dropped with it.
     """
 
     asked: Asked | None = None
@@ -55,6 +56,7 @@ class Run(RunSpan):
     interrupted = False
     left = False
     lacks_call_id = False
+    beside: Sequence[Run] = ()
     thread_id: str | None = None
 
     def __init__(self, kind: Kind, above: Run | None, run_id: Any) -> None:

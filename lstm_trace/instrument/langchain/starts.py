@@ -152,6 +152,14 @@ def model_failed(run: Run, args: Args, given: Given) -> None:
     if run.context is not None:
         response = given.get("response")
         handler.end_model(run, messages.answer(response), response, error=_given(args, given, 0, "error"))
+    for each in run.beside:
+        handler.end(each, {c.RUN_ABANDONED: True})
+
+
+def one_after_another(runs: list[Run]) -> None:
+    """Note the chats of one synchronous ``generate``: where one fails, LangChain asks and ends none of the others."""
+    for run in runs:
+        run.beside = [each for each in runs if each is not run]
 
 
 def chunk(run: Run, args: Args, given: Given) -> None:
