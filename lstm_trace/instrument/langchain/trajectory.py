@@ -102,7 +102,7 @@ class _Taken:
     def __init__(self, number: int, began_ns: int, facts: dict[str, Any], branch: str | None) -> None:
         self.number = number
         self.began_ns = began_ns
-        self.facts = facts
+        self.facts: dict[str, Any] = facts
         self.branches: tuple[str, ...] = () if branch is None else (branch,)
 
     def add(self, attempt: int | None, branch: str | None) -> None:
