@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -314,6 +315,16 @@ def test_a_span_that_starts_once_the_device_is_done_sees_the_prediction(seen: Tr
         with tracer.start_as_current_span("answer"):
             pass
     assert seen.named("answer").attributes["lstm.upstream.component"] == "it"
+
+
+def test_nothing_of_a_call_is_held_when_it_is_said_to_be_done(seen: Traced) -> None:
+    model = trace_lstm(Padded(), name="it", prediction=lambda out: Prediction(index=0))
+    for _ in range(50):
+        output = model(IDS)
+        gone = ref(output)
+        del output
+        assert device.flush(10)
+        assert gone() is None, "a thread that lets go of it while the process ends would abort it"
 
 
 def test_the_trace_can_be_asked_for_at_once(seen: Traced) -> None:

@@ -76,18 +76,21 @@ class _Handed:
     __slots__ = ("bytes", "call", "copies", "read", "returned_ns", "trace_id")
 
     def __init__(self, call: Handing, copies: Copies, read: Said) -> None:
-        self.call = call
-        self.copies = copies
-        self.read = read
+        self.call: Handing | None = call
+        self.copies: Copies | None = copies
+        self.read: Said | None = read
         self.bytes = copies.bytes
         self.trace_id = call.trace_id
         self.returned_ns = call.recorder.clock()
 
     def is_ready(self) -> bool:
-        return self.copies.are_ready()
+        copies = self.copies
+        return copies is None or copies.are_ready()
 
     def finish(self) -> None:
         call, copies = self.call, self.copies
+        if call is None or copies is None:
+            return
         try:
             end = max(copies.wait(call.recorder.clock), self.returned_ns)  # a call is not over before it has returned
             copies.fetch()
@@ -99,16 +102,27 @@ class _Handed:
         call.deferred(self.read, end)
         copies.release()
 
+    def clear(self) -> None:
+        """Let go of all tensors. At exit a thread that is inside torch then would end the process with an abort."""
+        self.call = self.copies = self.read = None
+
 
 class _Job:
     """Something to do after what was handed over before it."""
 
-    __slots__ = ("finish",)
+    __slots__ = ("_job",)
     bytes = 0
     trace_id = 0
 
     def __init__(self, job: Callable[[], None]) -> None:
-        self.finish = job
+        self._job: Callable[[], None] | None = job
+
+    def finish(self) -> None:
+        if self._job is not None:
+            self._job()
+
+    def clear(self) -> None:
+        self._job = None
 
     def is_ready(self) -> bool:
         return True
@@ -190,6 +204,7 @@ class _Finisher:
                 handed = self._now = self._waiting.popleft()
             with shield:
                 handed.finish()
+            handed.clear()  # before anybody is told that nothing is left to do
             with self._changed:
                 self._now = None
                 self.bytes -= handed.bytes
