@@ -27,9 +27,6 @@ _ROW_GROUP: Final = 1 << 16
 """Rows. DuckDB reads row groups in parallel and skips them by their statistics."""
 _LARGEST_GROUP: Final = 64 << 20
 """Bytes of Arrow memory that may wait for a row group to fill: huge attributes make small groups."""
-_MEMORY: Final = 1 << 30
-"""Bytes that DuckDB may hold meanwhile, however large the store is."""
-_UNITS: Final = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def convert(store: Store, target: str | os.PathLike[str]) -> int:
@@ -80,31 +77,17 @@ def _as_one_file(store: Store) -> Generator[Store, None, None]:
         spool.close()
 
 
-@contextlib.contextmanager
-def _frugal(store: Store) -> Generator[None, None, None]:
-    """DuckDB keeps to ``_MEMORY`` and writes to disk what does not fit."""
-    duck = store.connection.con
-    (held,) = duck.execute("select current_setting('memory_limit')").fetchone()
-    amount, unit = held.split()
-    if float(amount) * _UNITS[unit] > _MEMORY:
-        duck.execute(f"set memory_limit = '{_MEMORY >> 20} MiB'")
-    try:
-        yield
-    finally:
-        duck.execute(f"set memory_limit = '{held}'")
-
-
 def _write(store: Store, skipped: dict[str, int], place: Path) -> int:
     import pyarrow as pa
     from pyarrow import parquet
 
     from lstm_trace.store.marking import Marking
-    from lstm_trace.store.parquet import EACH_ONCE, LATEST_MARKED, MARKED, marked_schema
+    from lstm_trace.store.parquet import EACH_ONCE, LATEST_MARKED, MARKED, frugal, marked_schema
 
     schema = marked_schema().to_pyarrow()
     written = 0
     (scratch,) = store.connection.con.execute("select current_setting('temp_directory')").fetchone()
-    with _frugal(store), tempfile.TemporaryDirectory(prefix="marks-", dir=scratch) as folder, place.open("xb") as file:
+    with frugal(store.connection.con), tempfile.TemporaryDirectory(prefix="marks-", dir=scratch) as folder, place.open("xb") as file:
         held = hold(place)
         try:
             marking = Marking(store, Path(folder))

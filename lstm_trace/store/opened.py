@@ -106,6 +106,13 @@ def batches_of(connection: Any, table: Any, rows: int) -> Iterator[Any]:
 def rows_of(connection: Any, query: str, rows: int) -> Iterator[Any]:
     """The rows of a query in DuckDB's SQL as Arrow record batches of about ``rows`` rows."""
     # Not through ibis: it calls a method that DuckDB 2 no longer has. A cursor, so that the reader may stay open beside other queries.
-    relation = connection.con.cursor().sql(query)
+    cursor = quiet(connection.con.cursor())
+    relation = cursor.sql(query)
     read = relation.to_arrow_reader if hasattr(relation, "to_arrow_reader") else relation.fetch_record_batch
     yield from read(rows)
+
+
+def quiet(duck: Any) -> Any:
+    """DuckDB without its progress bar, which it writes to the output: into the JSON of a command that takes longer than two seconds."""
+    duck.execute("set enable_progress_bar = false")
+    return duck

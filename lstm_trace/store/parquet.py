@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Final
 from lstm_trace.errors import BadInput
 from lstm_trace.store.evaluations import NEEDED, evaluations_of, of_spans
 from lstm_trace.store.marks import MARKS, ROW, SUPERSEDED
-from lstm_trace.store.opened import ACCEPTED, Known, Store
+from lstm_trace.store.opened import ACCEPTED, Known, Store, quiet
 from lstm_trace.store.schema import COLUMNS, EVENTS, LINKS, MAP, spans_schema
 
 EACH_ONCE: Final = b"lstm_trace.each_once"
@@ -29,6 +29,10 @@ MARKED: Final = b"lstm_trace.marks.2"
 """Key of a converted file's metadata: it has every mark. The value is the JSON of ``opened.Known``. Files with the marks of an
 older version are read without them."""
 
+_LEAST_MEMORY: Final = 512 << 20
+_MEMORY_A_THREAD: Final = 128 << 20
+"""Bytes that DuckDB needs to get on, by its own account."""
+_UNITS: Final = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _NAMES: Final = tuple(column.name for column in COLUMNS)
 _TYPES: Final = {**{column.name: column.type for column in COLUMNS}, **MARKS, ROW: "int64"}
 _DUCK_TYPES: Final = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "boolean": "BOOLEAN"}
@@ -54,6 +58,7 @@ def open_files(
     import ibis
 
     connection = ibis.duckdb.connect(temp_directory=os.fspath(scratch))
+    quiet(connection.con)
 
     def close() -> None:
         connection.disconnect()
@@ -68,7 +73,8 @@ def open_files(
         for name, count in skipped.items():
             counts[name] = counts.get(name, 0) + count
         if not promises.each_once:
-            counts["duplicate"] += _drop_repeated(connection.con) * count_repeated
+            with frugal(connection.con):
+                counts["duplicate"] += _drop_repeated(connection.con) * count_repeated
         spans = _columns(connection, "spans", _NAMES)
         if not (promises.known or _one(connection.con, "select count(*) from spans")):
             raise BadInput(f"{address}: holds no span; a store is {ACCEPTED}")
@@ -95,6 +101,20 @@ def open_files(
         evaluation_events=evaluation_events,
         narrow=partial(_columns, connection, "spans"),
     )
+
+
+@contextlib.contextmanager
+def frugal(duck: Any) -> Generator[None, None, None]:
+    """DuckDB keeps to a fixed memory and writes to disk what does not fit: for work over all ids, which grows with the store."""
+    limit = max(_LEAST_MEMORY, _MEMORY_A_THREAD * (os.cpu_count() or 1))
+    (held,) = duck.execute("select current_setting('memory_limit')").fetchone()
+    amount, unit = held.split()
+    if float(amount) * _UNITS.get(unit, 1) > limit:
+        duck.execute(f"set memory_limit = '{limit >> 20} MiB'")
+    try:
+        yield
+    finally:
+        duck.execute(f"set memory_limit = '{held}'")
 
 
 def readable(file: Path) -> bool:
