@@ -233,7 +233,7 @@ def test_a_replay_settles_the_verdict_and_is_traced_itself(address, tmp_path):
             "fixed": 12,
             "broken": 0,
             "errors": 0,
-            "p_value": pytest.approx(2 / 4096),
+            "p_value": pytest.approx(2 / 2**10),  # the twelve inputs are of ten sessions
             "outcome": "confirmed",
         }
     ]
