@@ -75,27 +75,22 @@ def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
 
 def tables_of(blocks: Iterable[bytes], tally: Tally) -> Iterator[Any]:
     """Canonical Arrow tables from blocks of OTLP JSON lines, in their order, parsed on as many threads as there are processors."""
-    # On this thread: several that import one module at once may meet it half made.
-    import lstm_trace.store.flatten
-    import lstm_trace.store.parse  # noqa: F401
+    from lstm_trace.store.flatten import spans_of
+    from lstm_trace.store.parse import parse_block
+
+    def read(block: bytes) -> tuple[list[Any], Tally]:
+        own = Tally()
+        return [spans_of(requests, own) for requests in parse_block(block, own)], own
 
     workers = max(1, min(4, os.cpu_count() or 1))
     waiting: deque[Future[tuple[list[Any], Tally]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="lstm-trace-store") as pool:
         for block in blocks:
-            waiting.append(pool.submit(_tables, block))
+            waiting.append(pool.submit(read, block))
             if len(waiting) > workers:
                 yield from _done(waiting.popleft(), tally)
         while waiting:
             yield from _done(waiting.popleft(), tally)
-
-
-def _tables(block: bytes) -> tuple[list[Any], Tally]:
-    from lstm_trace.store.flatten import spans_of
-    from lstm_trace.store.parse import parse_block
-
-    tally = Tally()
-    return [spans_of(requests, tally) for requests in parse_block(block, tally)], tally
 
 
 def _done(future: Future[tuple[list[Any], Tally]], tally: Tally) -> list[Any]:
