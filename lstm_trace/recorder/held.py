@@ -64,7 +64,7 @@ class HeldSpan(_Span):  # pyright: ignore[reportUntypedBaseClass]
             for event in events:
                 parts["_events"].append(event)
             parts.update(_start_time=self._start_time, _end_time=self._end_time, _status=self._status, _is_whole=True)
-            self.__dict__.update(parts)
+            vars(self).update(parts)
 
     def get_span_context(self) -> SpanContext:
         """Return the span's own context."""
