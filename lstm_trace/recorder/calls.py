@@ -64,12 +64,13 @@ class Writer(Protocol):
     events_on_span: bool
     events_on_log: bool
     meters: Meters
+    cohorts: Any
+    """Names of cohorts by length."""
 
     def source(self) -> Any: ...
     def begin(self, opened: Any) -> Span: ...
     def finish(self, opened: Any, attributes: Any, events: Any, error: BaseException | None, end_ns: int | None) -> None: ...
     def constants_of(self, component: Component) -> Attributes: ...
-    def cohort(self, length: int) -> str: ...
     def log_prediction(self, attributes: Attributes, now: int, current: Context) -> None: ...
 
 
@@ -193,7 +194,7 @@ def finish_single(
     spoken: Attributes = attributes if as_event else {}
     cohort = None
     if length is not None:
-        cohort = recorder.cohort(length)
+        cohort = recorder.cohorts[length]
         attributes[SEQUENCE_LENGTH_SOURCE] = source
         if padded_steps:
             attributes[SEQUENCE_PADDING_RATIO] = 1.0 - length / padded_steps

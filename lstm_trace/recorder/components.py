@@ -24,6 +24,20 @@ from lstm_trace.upstream import live
 _COHORTS_LIMIT: Final = 4096
 
 
+class Cohorts(dict[int, str]):
+    """Names of cohorts by length, remembered: the same few hundred lengths come for ever."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def __missing__(self, length: int) -> str:
+        if len(self) >= _COHORTS_LIMIT:
+            self.clear()
+        name = self[length] = self._settings.cohort(length)
+        return name
+
+
 class Components(Spans):
     """Writes what is known of a component call."""
 
@@ -42,7 +56,7 @@ class Components(Spans):
         self.events_on_span = sink in ("span", "both")
         self.events_on_log = sink in ("log", "both")
         self.as_event = self.settings.span == "event" and sink != "off"
-        self._cohorts: dict[int, str] = {}
+        self.cohorts = Cohorts(self.settings)
 
     def open_component(self, component: Component, *, current: Context | None = None, start_ns: int | None = None) -> OpenSpan | None:
         """Open the span of one component call, or return None where it would not record."""
@@ -242,13 +256,8 @@ class Components(Spans):
         return known
 
     def cohort(self, length: int) -> str:
-        """Name the cohort of a length; remembered, because the same few hundred lengths come for ever."""
-        known = self._cohorts.get(length)
-        if known is None:
-            if len(self._cohorts) >= _COHORTS_LIMIT:
-                self._cohorts.clear()
-            known = self._cohorts[length] = self.settings.cohort(length)
-        return known
+        """Name the cohort of a length."""
+        return self.cohorts[length]
 
     def _prediction_events(
         self,

@@ -35,7 +35,7 @@ def live_calls() -> int:
 class Call(ComponentCall):
     """A traced call: stands for its span while the user's code runs, and collects what the layers inside are given."""
 
-    __slots__ = ("args", "known", "kwargs", "layers", "token", "traced")
+    __slots__ = ("args", "as_event", "known", "kwargs", "layers", "token", "traced")
 
     recorder: Recorder
     traced: Traced
@@ -44,6 +44,8 @@ class Call(ComponentCall):
     kwargs: dict[str, Any]
     layers: list[LayerCall]
     token: Any
+    as_event: bool
+    """Whether it began as an event on the span around it."""
     every_row = False
     """Each row of a large batch is read in full."""
 
@@ -73,7 +75,8 @@ class Call(ComponentCall):
     def enter(self) -> None:
         """Make the call current; the next thing is the user's code."""
         _open.add(self)
-        if self.recorder.as_event and self.is_event():
+        self.as_event = self.recorder.as_event and self.is_event()
+        if self.as_event:
             self.token = ambient.enter(Context({**self.parent_context, WATCH_KEY: self}))  # no span of its own: the current one stays
         else:
             self.token = ambient.enter(Context({**self.parent_context, ambient.SPAN_KEY: self, WATCH_KEY: self}))
@@ -141,8 +144,8 @@ class Call(ComponentCall):
         if options.names is not None and len(row) != len(options.names):
             self.traced.check_labels(len(row))
         said = known.single(row, options.names, options.temperature)
-        recorder = self.recorder
-        as_event = recorder.as_event and self.is_event()
+        around: Any = self.parent_context[ambient.SPAN_KEY] if self.as_event else None
+        as_event = around is not None and around.is_recording()
         finish_single(self, said, found[0], found[1], found[2], state.NONE, end, as_event=as_event)
         return True
 

@@ -61,8 +61,6 @@ def of_logits(row: list[float], names: Names | None = None, temperature: float =
     """
     if len(row) < 2:
         return _binary_logit(row, names, temperature)
-    if not isfinite(sum(row)):
-        return _BROKEN
     if temperature != 1.0:
         row = [each / temperature for each in row]
     top = max(row)
@@ -74,6 +72,8 @@ def of_logits(row: list[float], names: Names | None = None, temperature: float =
     total = sum(weights)
     # -sum p log p with log p = x - shift - log total
     entropy = log(total) + shift - sum(map(mul, weights, row)) / total
+    if not isfinite(entropy):
+        return _BROKEN  # any number that is not finite makes it NaN
     largest = weights[index]
     weights[index] = 0.0
     # Single(…) without its constructor, which is Python
