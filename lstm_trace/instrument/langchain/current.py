@@ -305,8 +305,8 @@ def model_call_async(original: Any) -> Any:
         token = ambient.enter(run.context)
         try:
             return await original(self, *args, **kwargs)
-        except Exception:
-            raise  # LangChain reports it, with what was generated so far
+        except Exception:  # LangChain reports it, with what was generated so far
+            raise
         except BaseException as error:
             with shield:
                 handler.fail(run, error)

@@ -94,9 +94,9 @@ class _Handed:
         try:
             end = max(copies.wait(call.recorder.clock), self.returned_ns)  # a call is not over before it has returned
             copies.fetch()
-        except Exception:
+        except Exception:  # the device has failed: the span ends without its prediction
             handing.leave_values(call)
-            call.deferred(None, call.recorder.clock())  # the device has failed: the span ends without its prediction
+            call.deferred(None, call.recorder.clock())
             raise
         handing.take_back(call, copies)
         call.deferred(self.read, end)
