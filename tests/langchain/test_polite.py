@@ -25,7 +25,7 @@ from tests.tracing import Traced
 MODEL_KEY = "suppress_language_model_instrumentation"
 
 
-@pytest.mark.parametrize("key", [_SUPPRESS_INSTRUMENTATION_KEY, "suppress_instrumentation"])
+@pytest.mark.parametrize("key", [_SUPPRESS_INSTRUMENTATION_KEY, "suppress_instrumentation"], ids=["api", "plain"])
 def test_suppression_is_honoured(langchain: Traced, key: str) -> None:
     token = context.attach(context.set_value(key, True))
     try:
