@@ -14,8 +14,10 @@ from lstm_trace.recorder.calls import Single
 
 _LARGE: Final = 1 << 15
 """Numbers above which a batch is large."""
-_BLOCK: Final = 1 << 18
-"""Numbers of a block: 1 MiB in float32, so that it is read from memory once."""
+_BLOCK: Final = 1 << 17
+"""Numbers of a block: 512 KiB in float32, so that it and what is made of it stay in a core's own cache."""
+_KEPT_BLOCKS: Final = 64
+"""Blocks of a batch at most whose bench is kept for the next batch of that shape."""
 _ADDED: Final = 4096
 """Numbers of a row at most that one matrix product adds to within 1e-6."""
 _DETAILED: Final = 8
@@ -61,18 +63,17 @@ def read(tensor: Any, output: str, names: Names | None, temperature: float, at_m
         low, top = values.amin(1), values.amax(1)  # torch.aminmax is ten times as slow
         found = top if output == "probs" else top.exp()
         found = found + (low - low if output == "probs" else torch.where(torch.isnan(low), low, 0.0))
-    each: list[float] = found.tolist()
-    total, count = sum(each), len(each)
+    total, count = found.sum().item(), len(found)
     broken = not isfinite(total)
     if broken:
-        kept = [value for value in each if isfinite(value)]
-        if not kept:
+        sound = torch.isfinite(found)
+        count = int(sound.sum())
+        if not count:
             return Many((), (), Summary(None, None, True))
-        total, count = sum(kept), len(kept)
-        found = torch.where(torch.isfinite(found), found, 2.0)
-    least = found.topk(min(max(1, at_most), _DETAILED, count), largest=False).indices
+        total, found = found[sound].sum().item(), torch.where(sound, found, 2.0)
+    lowest, least = found.topk(min(max(1, at_most), _DETAILED, count), largest=False)
     rows: list[int] = least.tolist()
-    summary = Summary(each[rows[0]], total / count, broken)
+    summary = Summary(lowest.tolist()[0], total / count, broken)
     if not at_most:
         return Many((), (), summary)
     chosen = values.index_select(0, least)
@@ -96,29 +97,30 @@ def _of_logits(values: Any, temperature: float) -> Any:
     """Return max(exp(x)) / sum(exp(x)) of each row, NaN where a logit is not finite: no softmax is written down, no logarithm taken."""
     import torch
 
-    rows, classes = values.shape
-    block = max(1, _BLOCK // classes)
-    usual = values.dtype == torch.float32 and block > 1
-    held = _spare.pop() if usual and _spare else _empty(max(_BLOCK, classes), values.dtype)
-    buffer = held[: block * classes].view(block, classes)
-    sums, tops, checks = torch.empty(3, rows, dtype=values.dtype, device="cpu")
-    ones = torch.ones(classes, dtype=values.dtype, device="cpu")
-    for first in range(0, rows, block):
-        part, of = values[first : first + block], slice(first, first + block)
-        work = buffer[: len(part)]
-        torch.exp(part if temperature == 1.0 else torch.div(part, temperature, out=work), out=work)
-        torch.amax(work, 1, out=tops[of])
-        if classes <= _ADDED:
-            torch.mv(work, ones, out=sums[of])
-            torch.mv(part, ones, out=checks[of])
+    key = (values.shape, values.dtype)
+    bench = _benches.pop(key, None) or _Bench(*values.shape, values.dtype)
+    for part, (work, bits, tops, sums, checks) in zip(values.split(bench.step), bench.blocks, strict=True):
+        if temperature == 1.0:
+            torch.exp(part, out=work)
         else:
-            torch.sum(work, 1, out=sums[of])
-            torch.sum(part, 1, out=checks[of])
-    if usual and not _spare:
-        _spare.append(held)
-    # exp() makes nothing of minus infinity, but the plain sum shows it
-    if sums.amin().item() > 1e-20 and sums.amax().item() < 1e30 and isfinite(checks.sum().item()):
-        return tops.div_(sums)
+            torch.div(part, temperature, out=work).exp_()
+        torch.amax(bits, 1, out=tops)
+        if bench.ones is not None:
+            torch.mv(work, bench.ones, out=sums)
+            torch.mv(part, bench.ones, out=checks)
+        else:
+            torch.sum(work, 1, out=sums)
+            torch.sum(part, 1, out=checks)
+    bench.tops.div_(bench.sums)
+    lowest, smallest, check = bench.rows.amin(1).tolist()
+    found = bench.tops.clone()
+    if len(bench.blocks) <= _KEPT_BLOCKS:
+        _benches.clear()
+        _benches[key] = bench
+    # The first is 0 where a sum overflowed, and NaN where any number is one; a sum below the second is not exact; exp() makes nothing of
+    # minus infinity, but the plain sum shows it.
+    if lowest > 0.0 and smallest > 1e-20 and check > -math.inf:
+        return found
     return torch.where(torch.isfinite(values).all(1), _shifted(values, temperature), math.nan)
 
 
@@ -142,12 +144,27 @@ def _detailed(rows: Any, names: Names | None, temperature: float) -> list[Single
     ]
 
 
-def _empty(numbers: int, dtype: Any) -> Any:
-    import torch
+class _Bench:
+    """Where batches of one shape are read: a block's worth of exponentials, three numbers a row, and these cut into blocks once."""
 
-    with torch.inference_mode(mode=False):  # else nothing outside of inference mode could write into it
-        return torch.empty(numbers, dtype=dtype, device="cpu")  # whatever the caller's default device is
+    __slots__ = ("blocks", "ones", "rows", "step", "sums", "tops")
+
+    def __init__(self, rows: int, classes: int, dtype: Any) -> None:
+        import torch
+
+        whole = torch.int64 if dtype == torch.float64 else torch.int32
+        self.step = step = max(1, _BLOCK // classes)
+        with torch.inference_mode(mode=False):  # else nothing outside of inference mode could write into it
+            work = torch.empty(min(step, rows), classes, dtype=dtype, device="cpu")  # whatever the caller's default device is
+            self.rows = torch.empty(3, rows, dtype=dtype, device="cpu")
+            self.ones = torch.ones(classes, dtype=dtype, device="cpu") if classes <= _ADDED else None
+            self.tops, self.sums, checks = self.rows
+            self.blocks: list[Sequence[Any]] = []
+            for tops, sums, check in zip(self.tops.split(step), self.sums.split(step), checks.split(step), strict=True):
+                part = work[: len(tops)]
+                # as whole numbers exponentials have the same order, and nobody looks for NaN among them: the sum shows it
+                self.blocks.append((part, part.view(whole), tops.view(whole), sums, check))
 
 
-_spare: list[Any] = []
-"""The block of float32 that nobody works in at present: page by page from the system, it would cost as much as a pass over it."""
+_benches: dict[tuple[Any, Any], _Bench] = {}
+"""The bench that was used last, unless somebody works at it: page by page from the system, it would cost as much as a pass over it."""
