@@ -23,13 +23,15 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORKLOADS = {"lambda": 200, "prompt|model|parser": 60, "prompt|model|parser 32 KB": 60, "agent, 3 tool steps": 8}
 SPANS = {"lambda": 1, "prompt|model|parser": 4, "prompt|model|parser 32 KB": 4, "agent, 3 tool steps": 15}
-SAMPLING = ("sampled", "off", "no-op")
+SAMPLING = ("sampled", "unsampled", "off", "no-op")
+"""Every trace; none, by a sampler that is asked for each; none, by one that drops everything; no SDK."""
+
 PEERS = {
     "openinference": "openinference.instrumentation.langchain",
     "traceloop": "opentelemetry.instrumentation.langchain",
     "official": "opentelemetry.instrumentation.genai.langchain",
 }
-GOALS = {"sampled": 1.2, "off": 0.4}
+GOALS = {"sampled": 1.2, "unsampled": 0.4, "off": 0.4}
 
 
 # --- Workloads: invoke(config) ---------------------------------------------------------------------------------------------------
@@ -86,17 +88,37 @@ def provider(sampling: str) -> Any:
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBasedTraceIdRatio
 
     class Nowhere(SpanExporter):
         def export(self, spans: Any) -> SpanExportResult:
+            written.append(len(spans))
             return SpanExportResult.SUCCESS
 
     if sampling == "no-op":
         return trace.NoOpTracerProvider()
-    made = TracerProvider(sampler=ALWAYS_ON if sampling == "sampled" else ALWAYS_OFF, shutdown_on_exit=False)
+    sampler = {"sampled": ALWAYS_ON, "unsampled": ParentBasedTraceIdRatio(0.0), "off": ALWAYS_OFF}[sampling]
+    made = TracerProvider(sampler=sampler, shutdown_on_exit=False)
     made.add_span_processor(BatchSpanProcessor(Nowhere()))
+    providers.append(made)
     return made
+
+
+written: list[int] = []
+"""How many spans each export of this process held."""
+
+providers: list[Any] = []
+
+
+def spans_of(call: Callable[[], Any]) -> int:
+    """Count the spans that one call writes."""
+    for each in providers:
+        each.force_flush()
+    before = sum(written)
+    call()
+    for each in providers:
+        each.force_flush()
+    return sum(written) - before
 
 
 def minimal_handler(tracer: Any) -> Any:
@@ -220,7 +242,7 @@ def work(mode: str, sampling: str) -> None:
     for name, call in calls.items():
         for _ in range(max(3, WORKLOADS[name] // 2)):
             call()
-    print(json.dumps(sorted(calls)), flush=True)
+    print(json.dumps({name: spans_of(call) for name, call in calls.items()}), flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         call = calls[asked["workload"]]
@@ -245,7 +267,8 @@ class Worker:
         )
         assert self.process.stdout is not None
         first = self.process.stdout.readline()
-        self.workloads: list[str] = json.loads(first) if first else []
+        self.workloads: dict[str, int] = json.loads(first) if first else {}
+        """Each with the spans that one invoke writes."""
 
     def measure(self, workload: str, count: int) -> float:
         assert self.process.stdin is not None
@@ -298,7 +321,9 @@ def main() -> None:
     others = list(peers(given.peer))
     what = "lower quartiles" if given.quartile else "medians"
     quantile = (lambda values: statistics.quantiles(values, n=4)[0]) if given.quartile else statistics.median
-    print(f"added microseconds of process CPU an invoke (× the minimal handler); {what} of {given.rounds} interleaved rounds\n")
+    print(
+        f"added microseconds of process CPU an invoke (× the minimal handler, spans written); {what} of {given.rounds} interleaved rounds\n"
+    )
     for sampling in given.sampling or SAMPLING:
         modes = [("nothing", here), ("handler", here), ("plain spans", here), ("ours", here), *others]
         workers = [Worker(mode, sampling, python) for mode, python in modes]
@@ -309,7 +334,12 @@ def main() -> None:
             able = [worker for worker in workers if workload in worker.workloads]
             added = measured(able, workload, given.rounds, quantile)
             handler = added["handler"]
-            parts = [f"{mode} {value:8.1f} (×{value / handler:.2f})" for mode, value in added.items() if mode != "nothing"]
+            spans = {worker.mode: worker.workloads[workload] for worker in able}
+            parts = [
+                f"{mode} {value:8.1f} (×{value / handler:.2f}{f', {spans[mode]} spans' if spans[mode] else ''})"
+                for mode, value in added.items()
+                if mode != "nothing"
+            ]
             goal = GOALS.get(sampling)
             met = "" if goal is None else "  goal met" if added["ours"] <= goal * handler else f"  goal ×{goal} MISSED"
             print(f"{sampling:8s} {workload:26s} " + "  ".join(parts) + met, flush=True)
