@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lstm_trace import conventions as c
-from lstm_trace.facts import Component, Evaluation, Prediction, SequenceFacts, StateFacts, Summary
+from lstm_trace.facts import Component, Evaluation, Prediction, Said, SequenceFacts, StateFacts, Summary
 from lstm_trace.settings import Settings
 
 Attributes = dict[str, Any]
@@ -74,7 +74,7 @@ def component_constants(component: Component, release: str | None) -> Attributes
     return attributes
 
 
-def add_prediction(attributes: Attributes, prediction: Prediction) -> None:
+def add_prediction(attributes: Attributes, prediction: Said) -> None:
     """Write one prediction's facts."""
     if prediction.label is not None:
         attributes[c.PREDICTION_LABEL] = str(prediction.label)
@@ -94,9 +94,9 @@ def add_prediction(attributes: Attributes, prediction: Prediction) -> None:
             attributes[name] = number
 
 
-def add_sequence(attributes: Attributes, sequence: SequenceFacts, settings: Settings) -> None:
-    """Write true lengths: the one length where all are equal, else shortest, longest and mean."""
-    lengths = sequence.lengths
+def add_sequence(attributes: Attributes, sequence: SequenceFacts, cohort: Callable[[int], str]) -> None:
+    """Write true lengths: the one length where all are equal, and its cohort's name, else shortest, longest and mean."""
+    lengths, padded = sequence.lengths, sequence.padded_steps
     if not lengths:
         attributes[c.BATCH_SIZE] = 0
         return
@@ -104,13 +104,14 @@ def add_sequence(attributes: Attributes, sequence: SequenceFacts, settings: Sett
     attributes[c.BATCH_SIZE] = len(lengths)
     if lengths.count(first) == len(lengths):
         attributes[c.SEQUENCE_LENGTH] = first
-        attributes[c.SEQUENCE_COHORT] = settings.cohort(first)
+        attributes[c.SEQUENCE_COHORT] = cohort(first)
+        ratio = 1.0 - first / padded if padded is not None and padded > 0 else None
     else:
         attributes[c.SEQUENCE_LENGTH_MIN] = min(lengths)
         attributes[c.SEQUENCE_LENGTH_MAX] = max(lengths)
         attributes[c.SEQUENCE_LENGTH_MEAN] = sum(lengths) / len(lengths)
+        ratio = sequence.padding_ratio
     attributes[c.SEQUENCE_LENGTH_SOURCE] = sequence.source
-    ratio = sequence.padding_ratio
     if ratio is not None:
         attributes[c.SEQUENCE_PADDING_RATIO] = ratio
     gap = exact_float(sequence.time_gap)
@@ -118,7 +119,7 @@ def add_sequence(attributes: Attributes, sequence: SequenceFacts, settings: Sett
         attributes[c.SEQUENCE_TIME_GAP] = gap
 
 
-def add_batch(attributes: Attributes, predictions: Sequence[Prediction]) -> None:
+def add_batch(attributes: Attributes, predictions: Sequence[Said]) -> None:
     """Write the summary of a batch's predictions: lowest and mean confidence, and whether any output was not finite."""
     confidences = [value for value in (exact_float(each.confidence) for each in predictions) if value is not None]
     if confidences:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 LengthSource = Literal["declared", "packed", "lengths", "mask", "padding", "shape"]
 StateOrigin = Literal["none", "zero", "carried", "foreign", "unknown"]
@@ -54,6 +54,25 @@ class Prediction:
     cohort: str | None = None
     span_id: str | None = None
     value: float | None = None
+
+
+class Single(NamedTuple):
+    """What was said about one sequence: ``Prediction`` without the cost of a frozen fact."""
+
+    label: str | None = None
+    index: int | None = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]
+    confidence: float | None = None
+    margin: float | None = None
+    entropy: float | None = None
+    nonfinite: bool = False
+
+    @property
+    def value(self) -> None:
+        """No number was predicted: that is a ``Prediction``."""
+
+
+Said = Single | Prediction
+"""What was said about one sequence, either way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ and no fact built that nobody asks for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind
@@ -33,7 +33,7 @@ from lstm_trace.conventions import (
     STATE_STEPS,
     TRAJECTORY_STEP,
 )
-from lstm_trace.facts import Component, Prediction, SequenceFacts, StateFacts
+from lstm_trace.facts import Component, Prediction, Said, SequenceFacts, Single, StateFacts
 from lstm_trace.recorder import ambient
 from lstm_trace.recorder.late import LateSpan
 from lstm_trace.recorder.meters import Meters
@@ -44,17 +44,6 @@ Attributes = dict[str, Any]
 
 WATCH_KEY: Final = "lstm_trace.watch"
 """Where, in the context, the recurrent layers inside a component find the call that they belong to."""
-
-
-class Single(NamedTuple):
-    """What was said about one sequence: ``Prediction`` without the cost of a frozen fact."""
-
-    label: str | None = None
-    index: int | None = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]
-    confidence: float | None = None
-    margin: float | None = None
-    entropy: float | None = None
-    nonfinite: bool = False
 
 
 class Writer(Protocol):
@@ -74,9 +63,26 @@ class Writer(Protocol):
     def log_prediction(self, attributes: Attributes, now: int, current: Context) -> None: ...
 
 
-def as_prediction(said: Single | Prediction) -> Prediction:
+def as_prediction(said: Said) -> Prediction:
     """Return what was said as the fact that others are given."""
     return said if isinstance(said, Prediction) else Prediction(*said)
+
+
+def add_single(attributes: Attributes, said: Single) -> None:
+    """Write what was said about one sequence; its numbers are exact already."""
+    label, index, confidence, margin, entropy, nonfinite = said
+    if label is not None:
+        attributes[PREDICTION_LABEL] = label
+    if index is not None:
+        attributes[PREDICTION_INDEX] = index
+    if nonfinite:
+        attributes[PREDICTION_NONFINITE] = True
+    elif confidence is not None:
+        attributes[PREDICTION_CONFIDENCE] = confidence
+        if margin is not None:
+            attributes[PREDICTION_MARGIN] = margin
+        if entropy is not None:
+            attributes[PREDICTION_ENTROPY] = entropy
 
 
 class Described:
@@ -201,19 +207,7 @@ def finish_single(
         spoken[SEQUENCE_LENGTH] = length
         spoken[SEQUENCE_COHORT] = cohort
     if said is not None:
-        label, index, confidence, margin, entropy, nonfinite = said
-        if label is not None:
-            spoken[PREDICTION_LABEL] = label
-        if index is not None:
-            spoken[PREDICTION_INDEX] = index
-        if nonfinite:
-            spoken[PREDICTION_NONFINITE] = True
-        elif confidence is not None:
-            spoken[PREDICTION_CONFIDENCE] = confidence
-            if margin is not None:
-                spoken[PREDICTION_MARGIN] = margin
-            if entropy is not None:
-                spoken[PREDICTION_ENTROPY] = entropy
+        add_single(spoken, said)
     if state is not None:
         spoken[STATE_ORIGIN] = state.origin
         if state.steps is not None:
@@ -294,4 +288,4 @@ def _metrics(
     )
 
 
-__all__ = ["WATCH_KEY", "ComponentCall", "Described", "Single", "as_prediction", "finish_single", "write"]
+__all__ = ["WATCH_KEY", "ComponentCall", "Described", "add_single", "as_prediction", "finish_single", "write"]

@@ -13,8 +13,8 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext
 from lstm_trace import attributes as to
 from lstm_trace import conventions as c
 from lstm_trace import upstream
-from lstm_trace.facts import Component, Prediction, SequenceFacts, StateFacts, Summary
-from lstm_trace.recorder.calls import ComponentCall, write
+from lstm_trace.facts import Component, Prediction, Said, SequenceFacts, Single, StateFacts, Summary
+from lstm_trace.recorder.calls import ComponentCall, add_single, write
 from lstm_trace.recorder.late import LateSpan
 from lstm_trace.recorder.meters import Meters
 from lstm_trace.recorder.spans import Attributes, Event, OpenSpan, Spans
@@ -66,7 +66,7 @@ class Components(Spans):
         self,
         opened: OpenSpan | ComponentCall,
         component: Component,
-        predictions: Sequence[Prediction] = (),
+        predictions: Sequence[Said] = (),
         sequence: SequenceFacts | None = None,
         state: StateFacts | None = None,
         *,
@@ -75,48 +75,69 @@ class Components(Spans):
         end_ns: int | None = None,
         rows: Sequence[int] = (),
         summary: Summary | None = None,
+        as_event: bool = False,
     ) -> None:
         """End one component call: attributes, one event a sequence, metrics; then let later spans see its prediction.
 
         ``predictions`` and ``sequence.lengths`` run over the rows of the batch; either may be empty where it is not known. Of a large
-        batch ``predictions`` are those of ``rows``, and ``summary`` speaks for all.
+        batch ``predictions`` are those of ``rows``, and ``summary`` speaks for all. ``as_event`` writes no span: its events stand on the
+        one that was current around the call, and say all that it would (``LSTM_TRACE_SPAN=event``).
         """
         end = self.clock() if end_ns is None else end_ns
-        constants = self.constants_of(component)
-        attributes = dict(constants)
+        attributes = self.constants_of(component).copy()
+        if isinstance(opened, ComponentCall):
+            attributes.update(opened.attributes)
+            opened.attributes = {}
         if extra:
             attributes.update(extra)
         if sequence is not None:
-            to.add_sequence(attributes, sequence, self.settings)
+            to.add_sequence(attributes, sequence, self.cohort)
         elif predictions:
             attributes[c.BATCH_SIZE] = len(predictions)
         if summary is not None:
             to.add_summary(attributes, summary)
-        elif len(predictions) == 1:
-            to.add_prediction(attributes, predictions[0])
-        elif predictions:
-            to.add_batch(attributes, predictions)
+        elif not as_event:
+            if len(predictions) == 1:
+                to.add_prediction(attributes, predictions[0])
+            elif predictions:
+                to.add_batch(attributes, predictions)
         if state is not None:
             to.add_state(attributes, state)
-        on_span, on_log = self.events_on_span, self.events_on_log
-        step = upstream.context_facts(opened.parent_context).get(c.TRAJECTORY_STEP) if on_span or on_log else None
-        events = self._prediction_events(predictions, sequence, state, step, end, rows) if on_span or on_log else []
-        if error is None and isinstance(opened, ComponentCall):
-            said = {**opened.attributes, **attributes}
-            opened.attributes = {}
+        events: list[Attributes] = []
+        if as_event or self.events_on_span or self.events_on_log:
+            step = upstream.context_facts(opened.parent_context).get(c.TRAJECTORY_STEP)
+            events = self._prediction_events(predictions, sequence, state, step, rows)
+        if as_event:
+            where = self._note_around(opened, attributes, events, end)
+        elif error is None and isinstance(opened, ComponentCall):
             inherited = opened.parent_context.get(upstream.FACTS_KEY)
-            write(opened, self, self.source(), said, [each.attributes for each in events], inherited, end)
+            where = write(opened, self, self.source(), attributes, events, inherited, end)
         else:
-            self._finish_opened(opened, attributes, events, error, end)
-        cohort = None
-        if predictions or sequence is not None:
-            cohort = self.publish(opened, component, predictions, sequence)
+            where = self._finish_opened(opened, attributes, events, error, end)
+        cohort = self._publish(component, predictions, sequence, where, opened)
         if self.meters.is_on():
-            self.meters.component(component, predictions, sequence, cohort, (end - opened.start_ns) / 1e9, opened.context)
+            current = opened.parent_context if as_event else opened.context
+            self.meters.component(component, predictions, sequence, cohort, (end - opened.start_ns) / 1e9, current)
+
+    def _note_around(self, opened: OpenSpan | ComponentCall, attributes: Attributes, events: Sequence[Attributes], end: int) -> SpanContext:
+        """Write a call as events on the span around it; one that says nothing of its sequences is one event."""
+        del attributes[c.OI_KIND]
+        if events:
+            for name in (c.SEQUENCE_LENGTH_MIN, c.SEQUENCE_LENGTH_MAX, c.SEQUENCE_LENGTH_MEAN):
+                attributes.pop(name, None)  # each event tells its own
+        span, note = trace.get_current_span(opened.parent_context), self.source().lane.note
+        for event in events or ({},):
+            note(span, c.EVENT_PREDICTION, {**attributes, **event}, end)
+        return opened.parent
 
     def _finish_opened(
-        self, opened: OpenSpan | ComponentCall, attributes: Attributes, events: Sequence[Event], error: BaseException | None, end: int
-    ) -> None:
+        self,
+        opened: OpenSpan | ComponentCall,
+        attributes: Attributes,
+        events: Sequence[Attributes],
+        error: BaseException | None,
+        end: int,
+    ) -> SpanContext:
         if isinstance(opened.span, LateSpan) and opened.span.real is None:
             opened.attributes.update(attributes)  # they go into the one call that starts the span
             attributes = {}
@@ -124,51 +145,12 @@ class Components(Spans):
             span, note = opened.span, self.source().lane.note
             real = span.start() if isinstance(span, LateSpan) else span
             for event in events:
-                note(real, event.name, event.attributes, end)
+                note(real, c.EVENT_PREDICTION, event, end)
         opened.finish(attributes, error=error, end_ns=end)
         if self.events_on_log:
-            self.log(events, opened.context)
-
-    def finish_as_events(
-        self,
-        call: ComponentCall,
-        component: Component,
-        predictions: Sequence[Prediction],
-        sequence: SequenceFacts | None,
-        state: StateFacts | None,
-        end_ns: int,
-        *,
-        rows: Sequence[int] = (),
-        summary: Summary | None = None,
-    ) -> None:
-        """End a call as one event a sequence on the span that was current around it (``LSTM_TRACE_SPAN=event``).
-
-        A call that says nothing of its sequences is one event. The rest is as for ``finish_component``.
-        """
-        span = trace.get_current_span(call.parent_context)
-        common: Attributes = {**self.constants_of(component), **call.attributes}
-        call.attributes = {}
-        del common[c.OI_KIND]
-        if sequence is not None:
-            to.add_sequence(common, sequence, self.settings)
-        elif predictions:
-            common[c.BATCH_SIZE] = len(predictions)
-        if summary is not None:
-            to.add_summary(common, summary)
-        if state is not None:
-            to.add_state(common, state)
-        step = upstream.context_facts(call.parent_context).get(c.TRAJECTORY_STEP)
-        events = self._prediction_events(predictions, sequence, state, step, end_ns, rows)
-        if predictions:
-            for name in (c.SEQUENCE_LENGTH_MIN, c.SEQUENCE_LENGTH_MAX, c.SEQUENCE_LENGTH_MEAN):
-                common.pop(name, None)  # each event tells its own
-        for event in events or [Event(c.EVENT_PREDICTION, {}, end_ns)]:
-            self.source().lane.note(span, event.name, {**common, **event.attributes}, end_ns)
-        cohort = None
-        if len(predictions) == 1 or sequence is not None:
-            cohort = self._publish(predictions, sequence, component, call.parent, call.parent_context, call.parent)
-        if self.meters.is_on():
-            self.meters.component(component, predictions, sequence, cohort, (end_ns - call.start_ns) / 1e9, call.parent_context)
+            for event in events:
+                self.log_prediction(event, end, opened.context)
+        return opened.span_context
 
     def finish_stream(
         self, opened: OpenSpan, component: Component, last: Prediction | None, facts: Attributes, error: BaseException | None = None
@@ -177,7 +159,7 @@ class Components(Spans):
         end = self.clock()
         opened.finish({**self.constants_of(component), **facts}, error=error, end_ns=end)
         if last is not None:
-            self.publish(opened, component, (last,), None)
+            self._publish(component, (last,), None, opened.span_context, opened)
         self.meters.stream(component.name, (end - opened.start_ns) / 1e9, opened.context)
 
     def finish_batch(
@@ -211,24 +193,18 @@ class Components(Spans):
         if opened is not None:
             opened.finish(end_ns=end_ns)
 
-    def publish(
-        self, opened: OpenSpan | ComponentCall, component: Component, predictions: Sequence[Prediction], sequence: SequenceFacts | None
-    ) -> str | None:
-        """Let spans that start from now on see this prediction; return its cohort. A batch of several sequences speaks for none of them."""
-        return self._publish(predictions, sequence, component, opened.span_context, opened.context, opened.parent)
-
     def _publish(
         self,
-        predictions: Sequence[Prediction],
-        sequence: SequenceFacts | None,
         component: Component,
+        predictions: Sequence[Said],
+        sequence: SequenceFacts | None,
         where: SpanContext,
-        current: Context,
-        parent: SpanContext,
+        opened: OpenSpan | ComponentCall,
     ) -> str | None:
+        """Let spans that start from now on see this prediction; return its cohort. A batch of several sequences speaks for none of them."""
         lengths: Sequence[int] = sequence.lengths if sequence is not None else ()
         length = lengths[0] if len(lengths) == 1 else None
-        cohort = self.settings.cohort(length) if length is not None else None
+        cohort = self.cohorts[length] if length is not None else None
         if len(predictions) == 1:
             seen = predictions[0]
             fact = Prediction(
@@ -243,8 +219,8 @@ class Components(Spans):
                 cohort,
                 trace.format_span_id(where.span_id),
             )
-            session = upstream.context_facts(current).get(c.SESSION_ID)
-            live.publish(upstream.describe(fact, where, session), parent)
+            session = upstream.context_facts(opened.parent_context).get(c.SESSION_ID)
+            live.publish(upstream.describe(fact, where, session), opened.parent)
         return cohort
 
     def constants_of(self, component: Component) -> Attributes:
@@ -261,23 +237,31 @@ class Components(Spans):
 
     def _prediction_events(
         self,
-        predictions: Sequence[Prediction],
+        predictions: Sequence[Said],
         sequence: SequenceFacts | None,
         state: StateFacts | None,
         step: int | None,
-        now: int,
         rows: Sequence[int] = (),
-    ) -> list[Event]:
+    ) -> list[Attributes]:
+        """Return the attributes of one ``lstm.prediction`` event a sequence, up to the bound."""
         lengths: Sequence[int] = sequence.lengths if sequence is not None else ()
         shown = predictions[: self.settings.max_events]
-        return [
-            Event(
-                c.EVENT_PREDICTION,
-                to.prediction_event(each, row, lengths[row] if row < len(lengths) else None, self.settings, state, step),
-                now,
-            )
-            for row, each in zip(rows or range(len(shown)), shown, strict=False)
-        ]
+        events: list[Attributes] = []
+        for row, each in zip(rows or range(len(shown)), shown, strict=False):
+            event: Attributes = {c.BATCH_INDEX: row}
+            if row < len(lengths):
+                event[c.SEQUENCE_LENGTH] = length = lengths[row]
+                event[c.SEQUENCE_COHORT] = self.cohorts[length]
+            if isinstance(each, Single):
+                add_single(event, each)
+            else:
+                to.add_prediction(event, each)
+            if state is not None:
+                event[c.STATE_ORIGIN] = state.row_origins[row] if row < len(state.row_origins) else state.origin
+            if step is not None:
+                event[c.TRAJECTORY_STEP] = step
+            events.append(event)
+        return events
 
     def log_prediction(self, attributes: Attributes, now: int, current: Context) -> None:
         """Write one ``lstm.prediction`` as a log event."""

@@ -10,7 +10,7 @@ from opentelemetry.context import Context
 
 from lstm_trace import attributes as to
 from lstm_trace import conventions as c
-from lstm_trace.facts import Component, Evaluation, Prediction, SequenceFacts
+from lstm_trace.facts import Component, Evaluation, Said, SequenceFacts
 from lstm_trace.settings import Settings
 
 Attributes = dict[str, Any]
@@ -53,7 +53,7 @@ class Meters:
     def component(
         self,
         component: Component,
-        predictions: Sequence[Prediction],
+        predictions: Sequence[Said],
         sequence: SequenceFacts | None,
         cohort: str | None,
         seconds: float,

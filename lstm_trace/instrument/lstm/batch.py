@@ -14,13 +14,13 @@ from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext
 
 from lstm_trace import conventions as c
-from lstm_trace.facts import Prediction, SequenceFacts
+from lstm_trace.facts import Prediction, SequenceFacts, Single
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import device, handing
 from lstm_trace.instrument.lstm.call import Call
 from lstm_trace.instrument.lstm.handing import Said
 from lstm_trace.recorder import ambient
-from lstm_trace.recorder.calls import ComponentCall, Described, Single, as_prediction, finish_single
+from lstm_trace.recorder.calls import ComponentCall, Described, as_prediction, finish_single
 
 if TYPE_CHECKING:
     from lstm_trace.instrument.lstm.component import Known, Traced

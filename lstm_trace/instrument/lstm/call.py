@@ -10,14 +10,14 @@ from opentelemetry.trace import SpanContext
 
 from lstm_trace import conventions as c
 from lstm_trace import upstream
-from lstm_trace.facts import Prediction, SequenceFacts, StateFacts, StateOrigin, Summary
+from lstm_trace.facts import Prediction, SequenceFacts, Single, StateFacts, StateOrigin, Summary
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import device, handing, large, outputs, state
 from lstm_trace.instrument.lstm.handing import Said
 from lstm_trace.instrument.lstm.tree import kind_of
 from lstm_trace.instrument.lstm.watch import FRESH
 from lstm_trace.recorder import Event, Recorder, ambient
-from lstm_trace.recorder.calls import WATCH_KEY, ComponentCall, Single, as_prediction, finish_single
+from lstm_trace.recorder.calls import WATCH_KEY, ComponentCall, finish_single
 from lstm_trace.upstream import context_facts
 
 if TYPE_CHECKING:
@@ -219,11 +219,7 @@ class Call(ComponentCall):
             source, padded = (sequence.source, sequence.padded_steps) if sequence is not None else (None, None)
             finish_single(self, one, length, source, padded, origin, end, as_event=as_event)
             return
-        predictions = [as_prediction(each) for each in said]
-        if as_event:
-            recorder.finish_as_events(self, component, predictions, sequence, origin, end, rows=rows, summary=summary)
-        else:
-            recorder.finish_component(self, component, predictions, sequence, origin, end_ns=end, rows=rows, summary=summary)
+        recorder.finish_component(self, component, said, sequence, origin, end_ns=end, rows=rows, summary=summary, as_event=as_event)
 
     # --- State ---------------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT
 
 from lstm_trace import conventions as c
 from lstm_trace import recorder as recording
-from lstm_trace.facts import Component, Prediction
+from lstm_trace.facts import Component, Prediction, Single
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import batch, large, outputs, prediction, sequence, switch
 from lstm_trace.instrument.lstm import session as stream
@@ -29,7 +29,7 @@ from lstm_trace.instrument.lstm.state import StateBook
 from lstm_trace.instrument.lstm.tree import Tree, read_tree
 from lstm_trace.recorder import ambient
 from lstm_trace.recorder.ambient import SPAN_KEY
-from lstm_trace.recorder.calls import Described, Single
+from lstm_trace.recorder.calls import Described
 from lstm_trace.upstream import FACTS_KEY, with_facts
 
 _log = logging.getLogger("lstm_trace")

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from math import exp, isfinite
 from typing import Any, Final, NamedTuple
 
-from lstm_trace.facts import Prediction, Summary
+from lstm_trace.facts import Prediction, Single, Summary
 from lstm_trace.instrument.lstm import prediction
 from lstm_trace.instrument.lstm.prediction import Names
-from lstm_trace.recorder.calls import Single
 
 _LARGE: Final = 1 << 15
 """Numbers above which a batch is large."""
@@ -97,8 +96,8 @@ def _of_logits(values: Any, temperature: float) -> Any:
     """Return max(exp(x)) / sum(exp(x)) of each row, NaN where a logit is not finite: no softmax is written down, no logarithm taken."""
     import torch
 
-    key = (values.shape, values.dtype)
-    bench = _benches.pop(key, None) or _Bench(*values.shape, values.dtype)
+    key = (values.shape[0], values.shape[1], values.dtype)
+    bench = _benches.pop(key, None) or _Bench(*key)
     for part, (work, bits, tops, sums, checks) in zip(values.split(bench.step), bench.blocks, strict=True):
         if temperature == 1.0:
             torch.exp(part, out=work)
@@ -166,5 +165,5 @@ class _Bench:
                 self.blocks.append((part, part.view(whole), tops.view(whole), sums, check))
 
 
-_benches: dict[tuple[Any, Any], _Bench] = {}
+_benches: dict[tuple[int, int, Any], _Bench] = {}
 """The bench that was used last, unless somebody works at it: page by page from the system, it would cost as much as a pass over it."""

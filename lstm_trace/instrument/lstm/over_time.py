@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from lstm_trace.recorder.calls import Single
+from lstm_trace.facts import Single
 
 _BROKEN: Final = Single(nonfinite=True)
 

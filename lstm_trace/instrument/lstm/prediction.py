@@ -8,9 +8,8 @@ from math import exp, isfinite, log
 from operator import mul
 from typing import Any, Final
 
-from lstm_trace.facts import Prediction
+from lstm_trace.facts import Prediction, Single
 from lstm_trace.instrument.lstm import over_time
-from lstm_trace.recorder.calls import Single
 
 Names = Mapping[int, str]
 

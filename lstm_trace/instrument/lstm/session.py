@@ -13,12 +13,12 @@ from opentelemetry import context
 
 from lstm_trace import attributes as to
 from lstm_trace import conventions as c
-from lstm_trace.facts import Prediction
+from lstm_trace.facts import Prediction, Single
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import device, outputs, watch
 from lstm_trace.instrument.lstm.handing import Said
 from lstm_trace.recorder import Event, OpenSpan, default_recorder
-from lstm_trace.recorder.calls import Single, as_prediction
+from lstm_trace.recorder.calls import as_prediction
 from lstm_trace.upstream import with_facts
 
 if TYPE_CHECKING:
