@@ -10,8 +10,9 @@ from opentelemetry import _logs, metrics, trace
 from lstm_trace.guard import shield
 from lstm_trace.recorder.components import Components
 from lstm_trace.recorder.evaluations import Evaluations, OpenEvaluation
+from lstm_trace.recorder.run_spans import RunSpan
 from lstm_trace.recorder.source import SUPPRESS_KEY
-from lstm_trace.recorder.spans import Event, OpenSpan, RunSpan
+from lstm_trace.recorder.spans import Event, OpenSpan
 from lstm_trace.settings import Settings
 
 

@@ -8,6 +8,7 @@ meet, and after a trial has shown that the span comes out as the SDK would have 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import getrandbits
 from typing import Any, Final
 
 from opentelemetry.context import Context
@@ -31,7 +32,7 @@ _new: Final[Any] = object.__new__  # the class's own __new__ and __init__ are tw
 class Starting:
     """How the sampled spans of one tracer are started and ended."""
 
-    __slots__ = ("_kind", "_lane", "_plain", "_random", "_room", "_tracer")
+    __slots__ = ("_ends", "_kind", "_lane", "_plain", "_processor", "_processors", "_random", "_room", "_tracer")
 
     def __init__(self, tracer: Tracer, lane: Lane) -> None:
         self._tracer: Any = tracer
@@ -41,6 +42,10 @@ class Starting:
         self._random = False
         self._room = 0
         """Events that a span has room for."""
+        self._processor: Any = None
+        self._processors: Any = None
+        self._ends: tuple[Any, ...] | None = None
+        """What to call with a span that is over; None where somebody does more than listen to ends."""
         try:
             self._prepare()
         except (ImportError, AttributeError, TypeError, KeyError):
@@ -59,6 +64,7 @@ class Starting:
         self._plain = type(tracer.id_generator) is RandomIdGenerator
         self._room = 128 if limits.max_events is None else limits.max_events
         self._kind = HeldSpan
+        self._processor = tracer.span_processor
         parent = SpanContext(1, 2, is_remote=False, trace_flags=_SAMPLED)
         given: Any = _tuple(SpanContext, (1, 3, False, _SAMPLED, DEFAULT_TRACE_STATE, True))
         self._plain = self._plain and given == SpanContext(1, 3, False, _SAMPLED)
@@ -114,8 +120,8 @@ class Starting:
 
         Values of ``attributes`` are clean, and the dict is the span's from now on.
         """
-        tracer = self._tracer
-        if self._kind is None or len(attributes) > _ROOM or not tracer._tracer_config.is_enabled:
+        tracer, kept = self._tracer, self._kind
+        if kept is None or len(attributes) > _ROOM or not tracer._tracer_config.is_enabled:
             return tracer.start_span(name, current, kind, attributes, links, start_ns, False)  # type: ignore[no-any-return]
         trace_id, _, _, flags, state, is_valid = parent  # its properties are calls
         ids = tracer.id_generator
@@ -125,27 +131,49 @@ class Starting:
             above, trace_id, state = None, ids.generate_trace_id(), DEFAULT_TRACE_STATE
             flags = _SAMPLED_RANDOM if self._random else _SAMPLED
         if self._plain:  # what SpanContext() returns for ids that are valid, as the SDK's generator makes them
-            span_context = _tuple(SpanContext, (trace_id, ids.generate_span_id(), False, flags, state, True))
+            span_context = _tuple(SpanContext, (trace_id, getrandbits(64) or ids.generate_span_id(), False, flags, state, True))
         else:
             span_context = SpanContext(trace_id, ids.generate_span_id(), False, flags, state)
         span = self._made(name, span_context, above, kind, attributes, links, start_ns)
-        if self._lane.listeners() is None:
+        if self._processor._span_processors is not self._processors:
+            self._listen()
+        if self._ends is None:
             tracer.span_processor.on_start(span, parent_context=current)
         return span  # type: ignore[no-any-return]
 
+    def _listen(self) -> None:
+        """Learn who is to hear of a span's end; again whenever a processor was added."""
+        processors = self._processor._span_processors
+        listeners = self._lane.listeners()
+        self._ends = None if listeners is None else tuple(_heard(each) for each in listeners)
+        self._processors = processors
+
     def end(self, span: Span, attributes: dict[str, Any] | None, events: Sequence[tuple[str, dict[str, Any], int]], end_ns: int) -> None:
         """End a span with clean ``attributes`` and ``(name, clean attributes, time in ns)`` events, whoever started it."""
-        lane = self._lane
-        if type(span) is self._kind and len(events) <= self._room:
-            listeners = lane.listeners()
-            held: Any = span
-            noted = tuple([lane.event_of(*each) for each in events]) if events else ()
-            if listeners is not None and held.close(attributes, noted, end_ns, _ROOM):
-                for each in listeners:
-                    each.on_end(span)
+        held: Any = span
+        if type(held) is self._kind and len(events) <= self._room:
+            if self._processor._span_processors is not self._processors:
+                self._listen()
+            ends = self._ends
+            noted = tuple([self._lane.event_of(*each) for each in events]) if events else ()
+            if ends is not None and held.close(attributes, noted, end_ns, _ROOM):
+                for each in ends:
+                    each(held)
                 return
         if attributes:
-            lane.put(span, attributes)
+            self._lane.put(span, attributes)
         for name, details, when in events:
-            lane.note(span, name, details, when)
+            self._lane.note(span, name, details, when)
         span.end(end_ns)
+
+
+def _heard(processor: Any) -> Any:
+    """Return what tells a processor that a sampled span is over.
+
+    The SDK's batch processor first asks the span whether it is sampled, which takes more than putting it into its queue.
+    """
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    batch = getattr(processor, "_batch_processor", None)
+    is_plain = type(processor) is BatchSpanProcessor and BatchSpanProcessor.on_end.__module__ == BatchSpanProcessor.__module__
+    return getattr(batch, "emit", processor.on_end) if is_plain else processor.on_end

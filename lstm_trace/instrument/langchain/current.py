@@ -16,7 +16,7 @@ from opentelemetry.context import Context
 
 from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain.gathering import Gathered
-from lstm_trace.instrument.langchain.handler import handler
+from lstm_trace.instrument.langchain.handler import handler, hushed
 from lstm_trace.instrument.langchain.runs import RUN_KEY, Run, Scope, run_of, scopes
 from lstm_trace.recorder import ambient
 
@@ -31,10 +31,11 @@ def config_context(original: Any) -> Any:
         result = original(config, *args, **kwargs)
         try:
             run = handler.live.get(getattr(config.get("callbacks"), "parent_run_id", None))
-            if run is not None and run.context is not None:
-                here: Any = ambient.get().get(RUN_KEY)
-                if here is None or here is run.above or not here.is_within(run):
-                    ambient.enter(run.context)  # a copied contextvars.Context: nothing to detach
+            context = None if run is None else run.context
+            if run is not None and context is not None and (here := ambient.get()) is not context:
+                inside: Any = here.get(RUN_KEY)
+                if inside is None or inside is run.above or not inside.is_within(run):
+                    ambient.enter(context)  # a copied contextvars.Context: nothing to detach
         except Exception as error:  # noqa: BLE001
             shield.caught(error)
         return result
@@ -92,11 +93,12 @@ def scoped(make_scope: MakeScope) -> Callable[[Any], Any]:
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if handler.silent():
+            here = ambient.get()
+            if handler.now() is None or hushed(here):
                 return original(self, *args, **kwargs)
             # Entered, written out: a graph comes through here at every node.
             scope = make_scope(self)
-            token, mine = ambient.enter(ambient.get()), scopes.set(scope)
+            token, mine = ambient.enter(here), scopes.set(scope)
             try:
                 return original(self, *args, **kwargs)
             except BaseException as error:
@@ -117,7 +119,7 @@ def scoped_async(make_scope: MakeScope) -> Callable[[Any], Any]:
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
         async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if handler.silent():
+            if handler.now() is None or hushed(ambient.get()):
                 return await original(self, *args, **kwargs)
             with Entered(make_scope(self)):
                 return await original(self, *args, **kwargs)
@@ -226,7 +228,7 @@ def scoped_generator(make_scope: MakeScope, drive: Any = stepwise) -> Callable[[
         @functools.wraps(original)
         def stream(self: Any, *args: Any, **kwargs: Any) -> Any:
             inner = original(self, *args, **kwargs)
-            return inner if handler.silent() else drive(inner, lambda: make_scope(self))
+            return inner if handler.now() is None else drive(inner, lambda: make_scope(self))
 
         return stream
 

@@ -89,11 +89,12 @@ def _below(base: Any) -> Iterator[Any]:
 def _open(embeddings: Any) -> Run | None:
     try:
         above: Any = ambient.get().get(RUN_KEY)
-        if handler.silent() or (above is not None and above.kind == "embedding"):
+        now = handler.now()
+        if now is None or (above is not None and above.kind == "embedding"):
             return None  # one method of an embedding model often calls another
         name = next((value for key in _MODEL_KEYS if isinstance(value := getattr(embeddings, key, None), str) and value), None)
         name = name or type(embeddings).__name__
-        run = handler.start("embedding", name, details=handler.vocabulary.embedding(name), run_id=object())
+        run = handler.start(now, "embedding", name, object(), details=now.vocabulary.embedding(name))
         if run is not None:
             handler.live.hold(run)
         return run

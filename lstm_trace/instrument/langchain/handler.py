@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext
 
@@ -14,8 +15,7 @@ from lstm_trace import conventions as c
 from lstm_trace import upstream
 from lstm_trace.attributes import error_type
 from lstm_trace.guard import shield
-from lstm_trace.instrument.langchain import attributes as to
-from lstm_trace.instrument.langchain.content import Content
+from lstm_trace.instrument.langchain.in_force import InForce
 from lstm_trace.instrument.langchain.messages import NOTHING, Answer
 from lstm_trace.instrument.langchain.runs import RUN_KEY, Kind, LiveRuns, Run, Scope
 from lstm_trace.instrument.langchain.trajectory import NOWHERE, Place, Trajectory, branch_of, place_of
@@ -33,95 +33,89 @@ class Handler:
 
     def __init__(self) -> None:
         self._recorder: Recorder | None = None
-        self._vocabulary: to.Vocabulary | None = None
+        self._known: InForce | None = None
         self.silenced = False
         self.live = LiveRuns(self._abandon)
         self._paused: OrderedDict[str, SpanContext] = OrderedDict()
 
     # --- What is in force ----------------------------------------------------------------------------------------------------
 
-    @property
-    def recorder(self) -> Recorder:
-        """The recorder given to ``instrument()``, else the one that the application's own calls use."""
-        return self._recorder or default_recorder()
-
     def use(self, recorder: Recorder | None) -> None:
-        """Write through ``recorder`` from now on."""
+        """Write through ``recorder`` from now on; through the one that the application's own calls use where there is none."""
         self._recorder = recorder
-        self._vocabulary = None if recorder is None else to.Vocabulary(recorder.settings)
+        self._known = None
 
-    @property
-    def vocabulary(self) -> to.Vocabulary:
-        """The vocabularies of the settings in force."""
-        known = self._vocabulary
-        if self._recorder is not None and known is not None:
-            return known
-        settings = default_recorder().settings
-        if known is None or known.settings is not settings:
-            known = self._vocabulary = to.Vocabulary(settings)
-        return known
+    def now(self) -> InForce | None:
+        """Return what is in force, or None where nothing records in any context: no provider, one that raises, a sampler that drops all."""
+        known = self._known
+        if (
+            known is None
+            or known.recorder is not (self._recorder or default_recorder())
+            or known.key is not (known.given or trace._TRACER_PROVIDER)
+        ):
+            known = self._look()
+        return known if known is not None and known.records else None
 
-    @property
-    def content(self) -> Content | None:
-        """What writes people's words, or None with content capture off."""
-        recorder = self._recorder or default_recorder()
-        if not recorder.settings.content:
+    def _look(self) -> InForce | None:
+        if self.silenced:
             return None
-        vocabulary = self.vocabulary
-        return Content(recorder, vocabulary.openinference, vocabulary.gen_ai)
-
-    def silent(self) -> bool:
-        """Tell whether nothing can record, whatever the context: no provider, one that raises, or a sampler that drops everything."""
         try:
-            return self.silenced or (self._recorder or default_recorder()).never_records()
+            self._known = InForce(self._recorder or default_recorder())
         except Exception as error:  # noqa: BLE001
             shield.caught(error)
-            return True
+            self._known = None
+        return self._known
 
     # --- Start ---------------------------------------------------------------------------------------------------------------
 
     def start(
         self,
+        now: InForce,
         kind: Kind,
         name: str,
-        *,
-        details: Mapping[str, Any] | None = None,
         run_id: Any,
-        parent_run_id: Any = None,
-        tags: Sequence[str] = (),
-        metadata: Mapping[str, Any] | None = None,
+        callbacks: Any = None,
         scope: Scope | None = None,
+        details: Mapping[str, Any] | None = None,
+        span_name: str | None = None,
+        *,
         session: str | None = None,
         resumes: bool = False,
-        span_name: str | None = None,
     ) -> Run | None:
-        """Open the span of a run that starts now, or return None where nothing records."""
-        recorder = self._recorder or default_recorder()
+        """Open the span of a run that starts now, or return None where nothing records. ``callbacks`` is LangChain's manager of it."""
         here = ambient.get()
-        above, context = self._above(here, parent_run_id)
-        if above is None:
-            upstream.last_outermost.set(INVALID_SPAN_CONTEXT)  # trace_ref() after an unrecorded chain names no older one
-        # In the very context of the run above nobody can have asked for silence since that run began.
-        directly = above if above is not None and context is above.context else None
-        if here and (directly is None or here is not context) and recorder.suppressed(here):
+        above: Run | None
+        current: Any = here.get(RUN_KEY)
+        parent_run_id = None if callbacks is None else callbacks.parent_run_id
+        if current is not None and current.context is here and (parent_run_id is None or parent_run_id is current.run_id):
+            # In the very context of the run above nobody can have asked for silence since that run began.
+            above = directly = current
+            context = here
+        else:
+            above, context = self._above(here, parent_run_id)
+            directly = above if above is not None and context is above.context else None
+            if above is None:
+                upstream.last_outermost.set(INVALID_SPAN_CONTEXT)  # trace_ref() after an unrecorded chain names no older one
+            if here and (directly is None or here is not context) and now.recorder.suppressed(here):
+                return None
+        if kind == "llm" and (now.settings.model_spans == "provider" or _model_is_suppressed(here, above)):
             return None
-        if kind == "llm" and (recorder.settings.model_spans == "provider" or _model_is_suppressed(here, above)):
-            return None
-        run = Run(kind, above, run_id)
-        place = place_of(tags) if tags else NOWHERE
+        run = Run(kind, above, run_id, now)
+        place = place_of(callbacks.tags) if callbacks is not None and callbacks.tags else NOWHERE
         if above is None or (place is NOWHERE and above.trajectory is None and above.tries is None):
             facts = None
         else:
-            facts = self._facts(run, above, place, name, metadata or {})
-        if scope is not None and scope.thread is not None:
-            run.thread_id = scope.thread
-            facts = {**(facts or {}), c.GEN_AI_CONVERSATION_ID: scope.thread}
+            facts = self._facts(run, above, place, name, {} if callbacks is None else callbacks.metadata)
+        thread = None if scope is None else scope.thread
+        if thread is not None:
+            run.thread_id = thread
+            facts = {**(facts or {}), c.GEN_AI_CONVERSATION_ID: thread}
         if session is not None:
             facts = {**(facts or {}), c.SESSION_ID: session}
-        known = context.get(upstream.FACTS_KEY)
-        all_facts: Any = {**known, **facts} if known and facts else facts or known  # type: ignore[dict-item]
-        verb, span_kind, constants = self.vocabulary.kinds[kind]
-        if not recorder.open_run(
+        known: Any = context.get(upstream.FACTS_KEY)
+        all_facts: Any = {**known, **facts} if known and facts else facts or known
+        verb, span_kind, constants = now.vocabulary.kinds[kind]
+        if not now.open(
             run,
             span_name or f"{verb} {name}",
             context,
@@ -129,7 +123,7 @@ class Handler:
             constants,
             details,
             all_facts,
-            self._resumed(scope.thread) if resumes and scope is not None else (),
+            self._resumed(thread) if resumes else (),
             place.key if place.parallel else upstream.BESIDE if place.key is None else None,
             directly,
         ):
@@ -141,9 +135,9 @@ class Handler:
             entries[upstream.FACTS_KEY] = all_facts
         if kind == "llm":
             entries[SUPPRESS_MODEL] = True
-        run.context = ambient.extended(context, entries)
-        if kind == "agent" or (scope is not None and scope.graph) or (above is None and kind == "chain"):
+        elif kind == "agent" or (scope is not None and scope.graph) or (above is None and kind == "chain"):
             run.trajectory = Trajectory(all_facts.get(c.TRAJECTORY_PATH) if all_facts else None)
+        run.context = ambient.extended(context, entries)
         return run
 
     def adopt(self, run: Run, run_id: Any, thread: str | None, resumes: bool) -> Run:
@@ -227,7 +221,7 @@ class Handler:
                 self._remember_pause(run.thread_id, run.span_context)
         trajectory = run.trajectory
         events: Any = () if trajectory is None else [(c.EVENT_STEP, facts, began) for facts, began in trajectory.events()]
-        (self._recorder or default_recorder()).close_run(run, attributes, events, error, end_ns)
+        run.now.close(run, attributes, events, error, end_ns)
 
     def fail(self, run: Run, error: BaseException) -> None:
         """Close a run that ``error`` broke off, and of which LangChain itself says nothing."""
@@ -242,15 +236,15 @@ class Handler:
         if context is None or not run.recording:
             self.end(run, error=error)
             return
-        recorder = self._recorder or default_recorder()
-        now = recorder.clock()
+        recorder, vocabulary, content = run.now.recorder, run.now.vocabulary, run.now.content
+        ended_ns = recorder.clock()
         first = None if run.first_chunk_ns is None else (run.first_chunk_ns - run.start_ns) / 1e9
-        attributes = self.vocabulary.answer(answer, first)
-        if (content := self.content) is not None:
+        attributes = vocabulary.answer(answer, first)
+        if content is not None:
             attributes.update(content.answered(response))
-        self.end(run, attributes, error=error, end_ns=now)
+        self.end(run, attributes, error=error, end_ns=ended_ns)
         if recorder.meters.is_on():
-            labels = self.vocabulary.metric_labels(run.asked) if run.asked is not None else {}
+            labels = vocabulary.metric_labels(run.asked) if run.asked is not None else {}
             if answer.model is not None:
                 labels[c.GEN_AI_RESPONSE_MODEL] = answer.model
             if error is not None and _judged(run, error, context) is not None:
@@ -258,7 +252,7 @@ class Handler:
             tokens = {
                 kind: count for kind, count in (("input", answer.input_tokens), ("output", answer.output_tokens)) if count is not None
             }
-            recorder.meters.operation((now - run.start_ns) / 1e9, tokens, labels, context)
+            recorder.meters.operation((ended_ns - run.start_ns) / 1e9, tokens, labels, context)
 
     def _remember_pause(self, thread: str, paused: SpanContext) -> None:
         self._paused[thread] = paused
@@ -271,12 +265,23 @@ class Handler:
     def close_open(self) -> None:
         """Close every run whose end will not be seen any more, the innermost first; a named chain's frame closes its own."""
         for run in reversed(self.live.reported()):
-            self._abandon(run, self.recorder.clock())
+            self._abandon(run, run.now.recorder.clock())
 
     def forget(self) -> None:
         """Forget every run and pause."""
         self.live.clear()
         self._paused.clear()
+
+
+def hushed(here: Context, parent_run_id: Any = None) -> bool:
+    """Tell whether a run that starts ``here`` stands below one that was not sampled, so that it is not either: nothing more is asked."""
+    run: Any = here.get(RUN_KEY)
+    if run is None or not run.hushes or run.context is not here:
+        return False
+    if parent_run_id is None or parent_run_id is run.run_id:
+        return True
+    above = handler.live.get(parent_run_id)  # None: a run below this one, which was not even opened
+    return above is None or above is run
 
 
 def _model_is_suppressed(here: Context, above: Run | None) -> bool:

@@ -35,8 +35,8 @@ class LangChainInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # pyright:
 
     def _instrument(self, **kwargs: Any) -> None:
         recorder = put_in_force(by="langchain", **kwargs)
-        handler.use(recorder)
         handler.silenced = False
+        handler.use(recorder)
         _patches.apply()
         _embeddings.apply()
 
@@ -45,8 +45,8 @@ class LangChainInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # pyright:
         _embeddings.restore()
         handler.close_open()
         release("langchain")
-        handler.use(None)
         handler.silenced = True
+        handler.use(None)
         handler.forget()
 
 

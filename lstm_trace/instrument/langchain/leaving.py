@@ -22,7 +22,7 @@ def events(original: Any) -> Any:
     @functools.wraps(original)
     def implementation(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         inner = original(*args, **kwargs)
-        return inner if handler.silent() else _read(inner)
+        return inner if handler.now() is None else _read(inner)
 
     return implementation
 

@@ -3,41 +3,64 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain import starts
-from lstm_trace.instrument.langchain.handler import handler
+from lstm_trace.instrument.langchain.handler import handler, hushed
+from lstm_trace.instrument.langchain.in_force import InForce
 from lstm_trace.instrument.langchain.others import without_others
 from lstm_trace.instrument.langchain.runs import LEASE, Run, Scope, run_of, take_scope
 from lstm_trace.recorder import ambient
 
-Opener = Callable[[Any, Any, "tuple[Any, ...]", "dict[str, Any]", "Scope | None"], "Run | None"]
-"""(callback manager, run manager, args, kwargs, scope) -> the run, if it is to be followed."""
+Given = dict[str, Any]
 
-Closer = Callable[[Run, "tuple[Any, ...]", "dict[str, Any]"], None]
-"""(run, args, kwargs): closes it with what was reported."""
+Opener = Callable[[InForce, Any, Any, Any, Any, Any, Given, "Scope | None"], "Run | None"]
+"""(what is in force, callback manager, run manager, serialized, what the run is given, name, keywords, scope) -> the run, if followed."""
 
-# These functions run for every step of every chain: a bare ``try`` costs nothing, entering the shield does.
+Closer = Callable[[Run, Any, Given], None]
+"""(run, what it gave, keywords): closes it."""
+
+_LEFT_OUT: Any = object()
+
+# These functions run for every step of every chain. They name their parameters, since to gather and to spread them costs more than most of
+# what is done with them; a bare ``try`` costs nothing, entering the shield does.
 
 
 def on_start(opener: Opener) -> Callable[[Any], Any]:
     """Wrap ``CallbackManager.on_*_start``."""
 
     def wrap(original: Any) -> Any:
+        second = _second_parameter(original)
+
         @functools.wraps(original)
-        def start(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if handler.silent():
-                return original(self, *args, **kwargs)
-            scope = take_scope()
-            if self.handlers and not _ours(self):
-                return original(self, *args, **kwargs)
-            made = original(self, *args, **kwargs)
-            try:
-                _begin(opener, self, made, args, kwargs, scope)
-            except Exception as error:  # noqa: BLE001
-                shield.caught(error)
+        def start(
+            self: Any, serialized: Any, given: Any = _LEFT_OUT, run_id: Any = None, *rest: Any, name: Any = _LEFT_OUT, **more: Any
+        ) -> Any:
+            now, scope = handler.now(), None
+            if now is not None:
+                if hushed(ambient.get(), self.parent_run_id):
+                    now = None
+                else:
+                    scope = take_scope()
+                    if self.handlers and not _ours(self, now):
+                        now = None
+            if given is _LEFT_OUT or name is _LEFT_OUT or rest:
+                args, kwargs = _as_given(given, run_id, rest, name, more)
+                made = original(self, serialized, *args, **kwargs)
+            elif more:
+                made = original(self, serialized, given, run_id, name=name, **more)
+            else:
+                made = original(self, serialized, given, run_id, name=name)
+            if now is not None:
+                try:
+                    if given is _LEFT_OUT:
+                        given = more.get(second)
+                    _begin(now, opener, self, made, serialized, given, run_id, None if name is _LEFT_OUT else name, more, scope)
+                except Exception as error:  # noqa: BLE001
+                    shield.caught(error)
             return made
 
         return start
@@ -49,18 +72,32 @@ def on_start_async(opener: Opener) -> Callable[[Any], Any]:
     """Wrap ``AsyncCallbackManager.on_*_start``."""
 
     def wrap(original: Any) -> Any:
+        second = _second_parameter(original)
+
         @functools.wraps(original)
-        async def start(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if handler.silent():
-                return await original(self, *args, **kwargs)
-            scope = take_scope()
-            if self.handlers and not _ours(self):
-                return await original(self, *args, **kwargs)
-            made = await original(self, *args, **kwargs)
-            try:
-                _begin(opener, self, made, args, kwargs, scope)
-            except Exception as error:  # noqa: BLE001
-                shield.caught(error)
+        async def start(
+            self: Any, serialized: Any, given: Any = _LEFT_OUT, run_id: Any = None, *rest: Any, name: Any = _LEFT_OUT, **more: Any
+        ) -> Any:
+            now, scope = handler.now(), None
+            if now is not None:
+                if hushed(ambient.get(), self.parent_run_id):
+                    now = None
+                else:
+                    scope = take_scope()
+                    if self.handlers and not _ours(self, now):
+                        now = None
+            if given is _LEFT_OUT or name is _LEFT_OUT or rest:
+                args, kwargs = _as_given(given, run_id, rest, name, more)
+                made = await original(self, serialized, *args, **kwargs)
+            else:
+                made = await original(self, serialized, given, run_id, name=name, **more)
+            if now is not None:
+                try:
+                    if given is _LEFT_OUT:
+                        given = more.get(second)
+                    _begin(now, opener, self, made, serialized, given, run_id, None if name is _LEFT_OUT else name, more, scope)
+                except Exception as error:  # noqa: BLE001
+                    shield.caught(error)
             return made
 
         return start
@@ -68,25 +105,50 @@ def on_start_async(opener: Opener) -> Callable[[Any], Any]:
     return wrap
 
 
-def _ours(callbacks: Any) -> bool:
+def _second_parameter(original: Any) -> str:
+    """Name what a start or an end is about: ``inputs``, ``messages``, ``prompts``, ``input_str``, ``outputs``, ``error``, say."""
+    parameters = list(inspect.signature(original).parameters)
+    return next((each for each in parameters if each not in ("self", "serialized")), "")
+
+
+def _as_given(given: Any, run_id: Any, rest: tuple[Any, ...], name: Any, more: Given) -> tuple[tuple[Any, ...], Given]:
+    """Put a start's parameters as its caller did: what was left out stays left out."""
+    kwargs = more if name is _LEFT_OUT else {**more, "name": name}
+    if given is not _LEFT_OUT:
+        return (given, run_id, *rest), kwargs
+    return (), kwargs if run_id is None else {**kwargs, "run_id": run_id}
+
+
+def _ours(callbacks: Any, now: InForce) -> bool:
     """Tell whether we write this run's span; where another instrumentation listens too, keep its handlers out of this run."""
     rest = without_others(callbacks.handlers)
     if rest is None:
         return True
-    if handler.recorder.settings.langchain_spans == "theirs":
+    if now.settings.langchain_spans == "theirs":
         return False
     callbacks.handlers = rest
     return True
 
 
-def _begin(opener: Opener, callbacks: Any, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any], scope: Scope | None) -> None:
+def _begin(
+    now: InForce,
+    opener: Opener,
+    callbacks: Any,
+    made: Any,
+    serialized: Any,
+    given: Any,
+    run_id: Any,
+    name: Any,
+    more: Given,
+    scope: Scope | None,
+) -> None:
     if starts.HIDDEN in callbacks.tags:
         return
     several = made if isinstance(made, list) else (made,)
     for manager in several:
-        if kwargs.get("run_id") is not None and handler.live.get(manager.run_id) is not None:
+        if run_id is not None and handler.live.get(manager.run_id) is not None:
             return  # LangGraph starts one run twice where its tracers are to see less than its other handlers
-        run = opener(callbacks, manager, args, kwargs, scope)
+        run = opener(now, callbacks, manager, serialized, given, name, more, scope)
         if run is None:
             continue
         handler.live.add(run, manager)
@@ -111,18 +173,21 @@ def on_end(closer: Closer) -> Callable[[Any], Any]:
 
     def wrap(original: Any) -> Any:
         is_last = original.__name__.endswith(("_end", "_error"))
+        second = _second_parameter(original)
 
         @functools.wraps(original)
-        def end(self: Any, *args: Any, **kwargs: Any) -> Any:
+        def end(self: Any, given: Any = _LEFT_OUT, *rest: Any, **more: Any) -> Any:
             lease = self.__dict__.get(LEASE)
             if lease is not None:
                 try:
-                    closer(lease.run, args, kwargs)
+                    closer(lease.run, more.get(second) if given is _LEFT_OUT else given, more)
                 except Exception as error:  # noqa: BLE001
                     if is_last:
                         handler.end(lease.run)
                     shield.caught(error)
-            return original(self, *args, **kwargs)
+            if more or rest or given is _LEFT_OUT:
+                return original(self, *rest, **more) if given is _LEFT_OUT else original(self, given, *rest, **more)
+            return original(self, given)
 
         return end
 

@@ -46,7 +46,7 @@ class NamedChain:
         where = self.where(run)
         if where is not None and not getattr(self.after, "chosen", _always)(where):
             where = None
-        return Gathered(where) if where is not None or (run is not None and handler.content is not None) else None
+        return Gathered(where) if where is not None or (run is not None and run.now.content is not None) else None
 
     def end_stream(self, run: Run | None, gathered: Gathered | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Close the span of a stream, and hand the answer to the online evaluators where it came to its end."""
@@ -75,23 +75,18 @@ class NamedChain:
         """Open the span of one call, or return None where nothing records."""
         with shield:
             upstream.last_outermost.set(INVALID_SPAN_CONTEXT)  # trace_ref() after an unrecorded chain names no older one
-            if handler.silenced or handler.silent():
+            now = handler.now()
+            if now is None:
                 return None
             kind: Kind = "agent" if self.agent else "chain"
             found = None
             with shield:  # a session that cannot be read costs the session, not the span
                 found = self.session(args, kwargs) if self.session is not None else None
-            details = handler.vocabulary.agent(self.name) if self.agent else {}
-            if (content := handler.content) is not None:
+            details = now.vocabulary.agent(self.name) if self.agent else {}
+            if now.content is not None:
                 with shield:  # nor may a value that cannot be read cost more than its text
-                    details.update(content.input(self.given(args, kwargs)))
-            run = handler.start(
-                kind,
-                self.name,
-                details=details,
-                run_id=object(),
-                session=None if found is None else str(found),
-            )
+                    details.update(now.content.input(self.given(args, kwargs)))
+            run = handler.start(now, kind, self.name, object(), details=details, session=None if found is None else str(found))
             if run is not None:
                 handler.live.hold(run)
             return run
@@ -107,7 +102,8 @@ def close(run: Run | None, error: BaseException | None = None, *, result: Any = 
     if run is None:
         return
     attributes = None
-    if result is not None and (content := handler.content) is not None:
+    content = run.now.content
+    if result is not None and content is not None:
         with shield:
             attributes = content.output(result)
     with shield:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from opentelemetry.context import Context, create_key
 
 from lstm_trace.guard import shield
-from lstm_trace.recorder import RunSpan
+from lstm_trace.recorder.run_spans import RunSpan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from lstm_trace.instrument.langchain.in_force import InForce
     from lstm_trace.instrument.langchain.messages import Asked
     from lstm_trace.instrument.langchain.trajectory import Trajectory
 
@@ -40,11 +41,11 @@ class Reader:
 class Run(RunSpan):
     """One run and its span. ``context`` is None once it ended, which also breaks the cycle between a run and its context.
 
-    ``above`` is the run that it is a step of. ``trajectory`` numbers the runs directly below this one, ``step_of`` is the one that waits
-    for this run's end. ``attempts`` counts what this run tries again and again below itself. ``left`` says that whoever read this run's
-    stream stopped before its end; ``beside`` are those that its failure drops; ``lacks_call_id`` says that a tool's call had no id as it
-    began (langchain-core 1.0 names it later). A run that the sampler dropped is kept (``recording`` is False) so that everything below it
-    is dropped with it.
+    ``key`` stands for ``run_id`` in maps, ``now`` is what was in force as it started. ``above`` is the run that it is a step of.
+    ``trajectory`` numbers the runs directly below this one, ``step_of`` is the one that waits for this run's end. ``attempts`` counts what
+    this run tries again and again below itself. ``left`` says that whoever read this run's stream stopped before its end; ``beside`` are
+    those that its failure drops; ``lacks_call_id`` says that a tool's call had no id as it began (langchain-core 1.0 names it later). A
+    run that the sampler dropped is kept (``recording`` is False) so that everything below it is dropped with it.
     """
 
     asked: Asked | None = None
@@ -59,10 +60,12 @@ class Run(RunSpan):
     beside: Sequence[Run] = ()
     thread_id: str | None = None
 
-    def __init__(self, kind: Kind, above: Run | None, run_id: Any) -> None:
+    def __init__(self, kind: Kind, above: Run | None, run_id: Any, now: InForce) -> None:
         self.kind: Kind = kind
         self.above = above
         self.run_id = run_id
+        self.key: object = getattr(run_id, "int", run_id)  # a UUID is hashed by a Python function, its number is not
+        self.now = now
 
     def is_tried_in(self, scope: Scope) -> bool:
         """Tell whether this run, or one above it, is one that ``scope`` tries things in."""
@@ -140,18 +143,18 @@ class LiveRuns:
 
     def get(self, run_id: Any) -> Run | None:
         """Return the open run with this id."""
-        return self._runs.get(run_id) if self._runs else None
+        return self._runs.get(getattr(run_id, "int", run_id)) if self._runs else None
 
     def add(self, run: Run, manager: Any) -> None:
         """Note an open run and let its run manager hold it."""
-        self._runs[run.run_id] = run
+        self._runs[run.key] = run
         manager.__dict__[LEASE] = Lease(run)
         if self._reaper is None:
             self._start_reaper()
 
     def hold(self, run: Run) -> None:
         """Note an open run that its own frame closes."""
-        self._runs[run.run_id] = run
+        self._runs[run.key] = run
 
     def reported(self) -> list[Run]:
         """Return the open runs whose ends LangChain reports, not those that a frame of ours closes; the outermost first."""
@@ -159,9 +162,9 @@ class LiveRuns:
 
     def remove(self, run: Run) -> None:
         """Note that a run ended."""
-        known = self._runs.pop(run.run_id, None)
-        if known is not None and known is not run:
-            self._runs[run.run_id] = known
+        known = self._runs.pop(run.key, None)
+        if known is not run and known is not None:
+            self._runs[run.key] = known
 
     def reap(self) -> None:
         """Close every run whose manager was dropped without an end."""
