@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 
 from lstm_trace import trace_lstm
+from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import lengths as read
 from lstm_trace.instrument.lstm import sequence
 from tests.lstm.models import CellLoop, Intent, Masked, PacksInside, Padded
@@ -110,6 +111,81 @@ def test_declared(seen: Traced) -> None:
     model = trace_lstm(Intent(), name="it", lengths=lambda args, kwargs: [1, 2, 3])
     model(IDS)
     assert lengths_of(seen) == ([1, 2, 3], "declared")
+
+
+def test_of_what_the_component_cuts_off_no_padding_is_told(seen: Traced) -> None:
+    class Cuts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Intent()
+
+        def forward(self, windows: list[list[int]]) -> torch.Tensor:
+            return self.inner(torch.tensor([window[-8:] for window in windows]))
+
+    model = trace_lstm(Cuts(), name="it", lengths=lambda args, kwargs: [len(window) for window in args[0]])
+    model([[1] * 19])
+    model([[1] * 19, [2] * 12])
+    assert seen.spans[0].attributes["lstm.sequence.length"] == 19
+    assert lengths_of(seen) == ([19, 12], "declared")
+    assert not any("lstm.sequence.padding_ratio" in span.attributes for span in seen.spans)
+
+
+@pytest.mark.parametrize("lengths", [[4, 2], [4, 2, 5, 1], [-4, 2, 5], torch.tensor([1.0, 0.4, 0.8]), [0.4, 0.4, 0.4], 4])
+def test_lengths_of_another_batch_and_what_is_no_length_are_not_taken(seen: Traced, lengths: Any) -> None:
+    class Ignores(Intent):
+        def forward(self, ids: torch.Tensor, lengths: Any = None) -> torch.Tensor:
+            return super().forward(ids)
+
+    trace_lstm(Ignores(), name="it")(IDS, lengths)
+    assert lengths_of(seen) == ([5, 5, 5], "shape")
+
+
+def test_lengths_of_sentences_whose_first_layer_reads_characters(seen: Traced) -> None:
+    class Hierarchy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.characters = nn.LSTM(4, 6, batch_first=True)
+            self.words = nn.LSTM(6, 8, batch_first=True)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            sentences, words = x.shape[:2]
+            read_ = self.characters(x.flatten(0, 1))[1][0][-1]
+            return self.head(self.words(read_.view(sentences, words, -1))[1][0][-1])
+
+    model = trace_lstm(Hierarchy(), name="it")
+    model(torch.randn(1, 5, 7, 4), torch.tensor([3]))
+    assert lengths_of(seen) == ([3], "lengths")
+    model(torch.randn(2, 5, 7, 4), torch.tensor([3, 5]))
+    assert lengths_of(seen) == ([3, 5], "lengths")
+
+
+@pytest.mark.parametrize(
+    ("passed", "source"),
+    [
+        ({"lengths": torch.tensor([4, 2, 5])}, "lengths"),
+        ({"attention_mask": torch.arange(5)[None] < torch.tensor([[4], [2], [5]])}, "mask"),
+        ({"attention_mask": [[1, 1, 1, 1, 0], [1, 1, 0, 0, 0], [1] * 5]}, "mask"),
+        ({"padding_mask": torch.arange(5)[None] >= torch.tensor([[4], [2], [5]])}, "mask"),
+    ],
+)
+def test_what_a_component_takes_as_any_keyword(seen: Traced, passed: dict[str, Any], source: str) -> None:
+    class Anything(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Intent()
+
+        def forward(self, **given: Any) -> torch.Tensor:
+            return self.inner(given["ids"])
+
+    trace_lstm(Anything(), name="it")(ids=IDS, **passed)
+    assert lengths_of(seen) == ([4, 2, 5], source)
+
+
+def test_a_callable_that_raises_leaves_what_else_there_is(seen: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shield, "strict", False)
+    trace_lstm(PacksInside(), name="it", lengths=lambda args, kwargs: args[7])(IDS)
+    assert lengths_of(seen) == ([4, 2, 5], "packed")
 
 
 def test_a_declared_padding_id_wins_over_the_embeddings(seen: Traced) -> None:

@@ -231,6 +231,35 @@ def test_logits_inside_something(seen: Traced, shape: str) -> None:
     assert seen.spans[0].attributes["lstm.prediction.confidence"] == pytest.approx(expected[1], abs=1e-6)
 
 
+LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]])
+STATE = (torch.zeros(1, 2, 8), torch.zeros(1, 2, 8))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        ((LOGITS, torch.ones(2, 7)), STATE),
+        ({"logits": LOGITS}, STATE),
+        (torch.tensor(0.3), {"loss": torch.tensor(0.3), "logits": LOGITS}),
+        ((torch.tensor(0.3), LOGITS),),
+        [{"logits": LOGITS}],
+        {"out": {"logits": LOGITS}},
+        [LOGITS[0], LOGITS[1]],
+        {"logits": [LOGITS[0], LOGITS[1]]},
+    ],
+)
+def test_logits_that_stand_in_front_inside_something(seen: Traced, output: Any) -> None:
+    assert trace_lstm(lambda x: output, name="it")(torch.zeros(2, 4, 2)) is output
+    found = [event.attributes["lstm.prediction.confidence"] for event in seen.spans[0].events]
+    assert found == pytest.approx([reference(row.numpy(), "logits")[1] for row in LOGITS], abs=1e-6)
+
+
+@pytest.mark.parametrize("output", [(STATE, None), (STATE, {"attention": "of the secret"}), ("text", (LOGITS,)), (None, STATE), ((), ())])
+def test_a_state_in_front_is_no_prediction(seen: Traced, output: Any) -> None:
+    trace_lstm(lambda x: output, name="it")(torch.zeros(2, 4, 2))
+    assert not any(name.startswith("lstm.prediction") for name in seen.spans[0].attributes)
+
+
 def test_temperature_and_labels(seen: Traced) -> None:
     trace_lstm(lambda x: torch.tensor([[0.0, 2.0]]), name="it", temperature=2.0, labels=["a", "b"])(torch.zeros(1, 4, 2))
     attributes = seen.spans[-1].attributes

@@ -448,7 +448,7 @@ def test_inside_a_full_graph_it_says_that_it_is_not_seen(seen: Traced, caplog: p
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, asyncio.CancelledError, SystemExit])
-@pytest.mark.parametrize("form", ["module", "function", "coroutine"])
+@pytest.mark.parametrize("form", ["module", "function", "object", "coroutine"])
 def test_the_same_exception_with_one_frame_of_ours(seen: Traced, kind: type[BaseException], form: str) -> None:
     error = kind("secret")
 
@@ -466,6 +466,8 @@ def test_the_same_exception_with_one_frame_of_ours(seen: Traced, kind: type[Base
         call = lambda: trace_lstm(Fails(), name="it")(torch.zeros(1, 3))  # noqa: E731
     elif form == "function":
         call = lambda: trace_lstm(fails, name="it")(torch.zeros(1, 3))  # noqa: E731
+    elif form == "object":
+        call = lambda: trace_lstm(type("Any", (), {"__call__": lambda self, x: fails(x)})(), name="it")(torch.zeros(1, 3))  # noqa: E731
     else:
 
         def call() -> Any:

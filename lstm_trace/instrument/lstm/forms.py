@@ -379,4 +379,8 @@ class _Proxy(wrapt.ObjectProxy):  # type: ignore[misc]
         return self._self_traced
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._self_call(*args, **kwargs)
+        try:
+            return self._self_call(*args, **kwargs)
+        except BaseException as error:
+            keep_first(error)
+            raise

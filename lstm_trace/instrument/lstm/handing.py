@@ -179,7 +179,8 @@ class _Wanted:
 
     def __init__(self, call: Handing) -> None:
         source, options = call.known.source, call.traced.options
-        readers = (source.lengths, *(each for each, _ in source.masks), source.time_gap, options.session)
+        lengths, masks = source.readers(call.kwargs)
+        readers = (lengths, *(each for each, _ in masks), source.time_gap, options.session)
         self.all = any(callable(each) for each in readers)
         self.names = {each for each in readers if isinstance(each, str)}
         self.ids = source.padding_idx is not None

@@ -72,10 +72,11 @@ def from_packed(packed: Any) -> list[int]:
 
 
 def from_lengths(value: Any) -> list[int] | None:
-    """Return the lengths that the user passed: a tensor, an array, a list of ints, or one int.
+    """Return the lengths that the user passed: a tensor, an array, a list of whole numbers, or one. None for anything else: numbers
+    below 0, and shares of the longest sequence (0 to 1), as some speech toolkits have them.
 
-    >>> from_lengths([3, 2]), from_lengths(5), from_lengths("many")
-    ([3, 2], [5], None)
+    >>> from_lengths([3, 2]), from_lengths(5), from_lengths("many"), from_lengths([1.0, 0.5])
+    ([3, 2], [5], None, None)
     """
     if isinstance(value, bool):
         return None
@@ -92,16 +93,31 @@ def from_lengths(value: Any) -> list[int] | None:
     if rows and all(type(each) is list and len(each) == 1 for each in rows):
         rows = [each[0] for each in rows]
     try:
-        return [int(each) for each in rows]
-    except (TypeError, ValueError):
+        counts = [int(each) for each in rows]
+    except (TypeError, ValueError, OverflowError):
         return None
+    if any(each < 0 for each in counts):
+        return None
+    if any(type(each) is float for each in rows) and (counts != rows or max(counts) <= 1):
+        return None
+    return counts
 
 
 def rows_of_mask(mask: Any) -> Any:
-    """Return a mask of (batch, 1, 1, time), as it is added to the scores of several heads, as (batch, time)."""
+    """Return a mask of (batch, 1, 1, time), as it is added to the scores of several heads, as (batch, time); lists as an array."""
+    if type(mask) is list and mask:
+        return _array(mask)
     while is_tensor(mask) and mask.ndim > 2 and mask.shape[1] == 1 != mask.shape[-1]:
         mask = mask[:, 0]
     return mask
+
+
+def _array(rows: Any) -> Any:
+    torch: Any = sys.modules.get("torch")
+    try:
+        return torch.tensor(rows, device="cpu") if torch is not None else None
+    except (TypeError, ValueError, RuntimeError):
+        return None  # rows of several lengths, or no numbers
 
 
 def from_mask(mask: Any, *, batch_first: bool = True, inverted: bool = False) -> list[int] | None:

@@ -44,8 +44,9 @@ def as_tensor(value: Any) -> Any:
 def tensor_of(output: Any) -> Any | None:
     """Return the tensor of an output, or None: a tensor, a HF ModelOutput, a tuple, a mapping, a dataclass or an object with ``logits``.
 
-    A loss in front (a number without axes) is passed over: ``(loss, logits)`` gives the logits. A list of floats, or of rows of them, is
-    read as an array where torch or numpy is loaded.
+    A loss in front (a number without axes) is passed over: ``(loss, logits)`` gives the logits. A list of floats, of rows of them, or of
+    one tensor a row, is read as an array where torch or numpy is loaded. What has no tensor of its own is looked into where it stands
+    in front: ``((logits, aux), (h, c))``.
     """
     if reads_like_tensor(output):
         return output
@@ -54,6 +55,8 @@ def tensor_of(output: Any) -> Any | None:
             return candidate
         if type(candidate) is list and _are_floats(candidate):
             return _array(candidate)
+        if type(candidate) is list and _are_rows(candidate):
+            return _stacked(candidate)
     if is_packed(output):
         return None
     if isinstance(output, Mapping):
@@ -62,9 +65,26 @@ def tensor_of(output: Any) -> Any | None:
         output = tuple(getattr(output, each.name) for each in dataclasses.fields(output))
     if type(output) is list and _are_floats(output):
         return _array(output)
+    if type(output) is list and _are_rows(output):
+        return _stacked(output)
     if isinstance(output, (tuple, list)):
-        return next((each for each in output if reads_like_tensor(each) and each.ndim > 0 and is_floating(each)), None)
+        found = next((each for each in output if reads_like_tensor(each) and each.ndim > 0 and is_floating(each)), None)
+        return found if found is not None else _inside(output)
     return None
+
+
+def _inside(parts: Any) -> Any | None:
+    """Return the tensor of what stands in front among parts none of which is one: of ``((logits, aux), (h, c))`` the logits.
+
+    A loss is passed over. Two tensors of one shape in front are taken for a state, h and c, which holds no prediction.
+    """
+    first = next((each for each in parts if not (reads_like_tensor(each) and each.ndim == 0)), None)
+    if not isinstance(first, (tuple, list, Mapping)) and not dataclasses.is_dataclass(first):
+        return None
+    pair: Any = first
+    if type(first) is tuple and len(pair) == 2 and all(map(reads_like_tensor, pair)) and pair[0].shape == pair[1].shape:
+        return None
+    return tensor_of(first)
 
 
 def _named(output: Any) -> Iterator[Any]:
@@ -83,6 +103,16 @@ def _are_floats(values: Any) -> bool:
     return bool(rows[0]) and all(
         type(row) is list and len(row) == len(rows[0]) and all(type(each) is float for each in row) for row in rows
     )
+
+
+def _are_rows(values: Any) -> bool:
+    """Tell a list of one tensor (classes,) a sequence."""
+    return len(values) > 1 and all(is_tensor(each) and each.ndim == 1 and each.shape == values[0].shape for each in values)
+
+
+def _stacked(rows: Any) -> Any:
+    torch: Any = sys.modules["torch"]
+    return torch.stack([each.detach() for each in rows])
 
 
 def _array(values: Any) -> Any:

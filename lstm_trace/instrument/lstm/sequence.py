@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from lstm_trace.facts import LengthSource, SequenceFacts
+from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import lengths as read
 from lstm_trace.instrument.lstm.arguments import MISSING, Arguments
 from lstm_trace.instrument.lstm.options import Options, Reader
@@ -17,6 +18,7 @@ _log = logging.getLogger("lstm_trace")
 _told: Final[set[int]] = set()
 
 _Kind = Literal["packed", "tensor", "list", "other"]
+_Masks = tuple[tuple[Reader, bool], ...]
 _kinds: dict[type, _Kind] = {}
 _KINDS_LIMIT = 1024
 
@@ -28,7 +30,7 @@ class Source:
     arguments: Arguments
     tree: Tree
     lengths: Reader | None
-    masks: tuple[tuple[Reader, bool], ...]
+    masks: _Masks
     """Where a mask is looked for, and whether it marks padding; the first that is passed counts."""
     padding_idx: int | None
     time_gap: Reader | None
@@ -41,15 +43,12 @@ class Source:
         """Combine what the user declared with what parameter names and the module tree say."""
         said = options.lengths is not None or options.mask is not None
         lengths: Reader | None = options.lengths
-        masks: tuple[tuple[Reader, bool], ...] = ()
+        masks: _Masks = ()
         if options.mask is not None:
             masks = ((options.mask, isinstance(options.mask, str) and options.mask in read.PAD_MASK_NAMES),)
         elif not said:
             lengths = arguments.first(read.LENGTH_NAMES)
-            masks = (
-                *((name, False) for name in arguments.names if name in read.MASK_NAMES),
-                *((name, True) for name in arguments.names if name in read.PAD_MASK_NAMES),
-            )
+            masks = _masks_among(arguments.names)
         padding_idx = options.padding_idx if options.padding_idx is not None else tree.padding_idx
         named = said or lengths is not None or bool(masks) or options.time_gap is not None
         return cls(arguments, tree, lengths, masks, padding_idx, options.time_gap, said, named)
@@ -101,19 +100,21 @@ class Source:
         if kind == "packed" and not self.declared:
             packed = read.from_packed(value)
             return SequenceFacts(packed, "packed", max(packed, default=0))
-        given: Any = self._get(self.lengths, args, kwargs) if self.lengths is not None else MISSING
+        lengths, masks = self.readers(kwargs)
+        given: Any = self._get(lengths, args, kwargs) if lengths is not None else MISSING
         if given is not MISSING and given is not None:
             if read.is_packed(given):
-                return SequenceFacts(read.from_packed(given), "packed", self._padded(kind, value, inner))
+                return _within(read.from_packed(given), "packed", self._padded(kind, value, inner))
             found = read.from_lengths(given)
-            if found is not None:
-                source: LengthSource = "lengths" if isinstance(self.lengths, str) else "declared"
-                return SequenceFacts(found, source, self._padded(kind, value, inner))
-        for reader, inverted in self.masks:
-            given = self._get(reader, args, kwargs)
-            if given is MISSING or given is None:
+            # the first layer may have another batch: one of characters, below one of words
+            is_of_axis = found is not None and kind == "tensor" and len(found) in value.shape[:2]
+            if found is not None and (self.declared or is_of_axis or self._fits(len(found), kind, value, inner)):
+                source: LengthSource = "lengths" if isinstance(lengths, str) else "declared"
+                return _within(found, source, self._padded(kind, value, inner))
+        for reader, inverted in masks:
+            given = read.rows_of_mask(self._get(reader, args, kwargs))
+            if not read.is_tensor(given):
                 continue
-            given = read.rows_of_mask(given)
             batch_first = self._batch_leads(given, inner)
             found = read.from_mask(given, batch_first=batch_first, inverted=inverted)
             if found is not None and (self.declared or self._fits(len(found), kind, value, inner)):
@@ -157,6 +158,13 @@ class Source:
         shaped = self._shape(kind, value, inner)
         return shaped.padded_steps if shaped is not None else None
 
+    def readers(self, kwargs: dict[str, Any]) -> tuple[Reader | None, _Masks]:
+        """Return where lengths and masks are looked for; what ``**kwargs`` takes is known by its name as well."""
+        if not kwargs or self.declared or not self.arguments.open_ended:
+            return self.lengths, self.masks
+        named = tuple(name for name in kwargs if name not in self.arguments.names)
+        return self.lengths or next((name for name in named if name in read.LENGTH_NAMES), None), (*self.masks, *_masks_among(named))
+
     def _fits(self, rows: int, kind: _Kind, value: Any, inner: LayerCall | None) -> bool:
         shaped = self._shape(kind, value, inner)
         return shaped is None or rows == len(shaped.lengths)
@@ -190,7 +198,23 @@ class Source:
         return read.from_shape(shape, batch_first=tree.batch_first is not False, features=features)
 
     def _get(self, reader: Reader, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self.arguments.get(reader, args, kwargs) if isinstance(reader, str) else reader(args, kwargs)
+        if isinstance(reader, str):
+            return self.arguments.get(reader, args, kwargs)
+        with shield:
+            return reader(args, kwargs)
+        return MISSING  # a callable of the user's that raised: what else there is still counts
+
+
+def _masks_among(names: tuple[str, ...]) -> _Masks:
+    return (
+        *((name, False) for name in names if name in read.MASK_NAMES),
+        *((name, True) for name in names if name in read.PAD_MASK_NAMES),
+    )
+
+
+def _within(lengths: list[int], source: LengthSource, padded: int | None) -> SequenceFacts:
+    """Return lengths that were passed: of sequences that the component cut there is no padding to tell."""
+    return SequenceFacts(lengths, source, padded if padded is not None and max(lengths, default=0) <= padded else None)
 
 
 def _packed_inside(packed: Any, padded: SequenceFacts | None, steps: int | None) -> SequenceFacts:
