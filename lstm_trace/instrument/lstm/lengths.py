@@ -105,17 +105,18 @@ def from_lengths(value: Any) -> list[int] | None:
 
 def rows_of_mask(mask: Any) -> Any:
     """Return a mask of (batch, 1, 1, time), as it is added to the scores of several heads, as (batch, time); lists as an array."""
-    if type(mask) is list and mask:
-        return _array(mask)
+    mask = _as_array(mask)
     while is_tensor(mask) and mask.ndim > 2 and mask.shape[1] == 1 != mask.shape[-1]:
         mask = mask[:, 0]
     return mask
 
 
-def _array(rows: Any) -> Any:
+def _as_array(mask: Any) -> Any:
     torch: Any = sys.modules.get("torch")
+    if not isinstance(mask, list) or not mask or torch is None:
+        return mask
     try:
-        return torch.tensor(rows, device="cpu") if torch is not None else None
+        return torch.tensor(mask, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         return None  # rows of several lengths, or no numbers
 
