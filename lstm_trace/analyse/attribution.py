@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lstm_trace.analyse import shapley
 from lstm_trace.analyse.dimensions import longer_than
 from lstm_trace.analyse.labelled import Labelled
-from lstm_trace.analyse.sessions import design_effect
+from lstm_trace.analyse.sessions import AT_ONCE, design_effect
 from lstm_trace.analyse.shapley import Floats
 from lstm_trace.analyse.stratified import rise
 
@@ -78,7 +78,7 @@ def attribute(cells: Labelled, *, seed: int = 0) -> Attribution:
     drawn = _bootstrap(cells, np.random.default_rng(seed))
     shares = 100.0 * shapley.contributions(before[None], after[None], borrowed=BORROWED)[0]
     replicates = 100.0 * shapley.contributions(*drawn, borrowed=BORROWED)
-    tests = _direct(cells)
+    tests = _direct(cells, drawn)
     parts: list[ComponentPart] = []
     for index, name in enumerate(names):
         low, high = _interval(replicates[:, index].sum(axis=-1))
@@ -117,20 +117,31 @@ def _above_zero(replicates: Floats, *, harm: bool) -> bool:
 
 
 def _bootstrap(cells: Labelled, random: np.random.Generator) -> tuple[Floats, Floats]:
-    """Resample each release's sessions (its traces where a session is one), and weigh: two tables (replicates, strata, 2, …, 2)."""
-    drawn: list[Floats] = []
-    for index, counts in enumerate(cells.counts):
-        if cells.sessions is not None:
-            flat = cells.sessions[index].resample(REPLICATES, random)
+    """Resample each release's sessions (its traces where a session is one), weigh, complete: two tables (replicates, strata, 2, …, 2)."""
+    held = cells.counts if cells.observed is None else cells.observed.counts
+    at_once = max(1, AT_ONCE // held[0].size)
+    parts: list[tuple[Floats, Floats]] = []
+    for done in range(0, REPLICATES, at_once):
+        replicates, drawn = min(at_once, REPLICATES - done), list[Floats]()
+        for index, counts in enumerate(held):
+            if cells.sessions is not None:
+                flat = cells.sessions[index].resample(replicates, random)
+            else:
+                flat = shapley.resample(counts.ravel(), replicates, random)
+            drawn.append(flat.reshape(replicates, *counts.shape))
+        if cells.observed is not None:
+            parts.append(cells.observed.completed(drawn[0], drawn[1]))
         else:
-            flat = shapley.resample(counts.ravel(), REPLICATES, random)
-        drawn.append((flat.reshape(REPLICATES, *counts.shape) * cells.weights).sum(axis=-1))
-    return drawn[0], drawn[1]
+            parts.append((drawn[0] @ cells.weights, drawn[1] @ cells.weights))
+    return np.concatenate([before for before, _ in parts]), np.concatenate([after for _, after in parts])
 
 
 def _kitagawa(before: Floats, after: Floats, drawn: tuple[Floats, Floats]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mix against rate (Kitagawa, 1955): the two-factor case of the same decomposition."""
-    flat = [table.reshape(*table.shape[:2], -1, 2).sum(axis=2) for table in (before[None], after[None], *drawn)]
+    flat: list[Floats] = []
+    for table in (before[None], after[None], *drawn):
+        sides = [shapley.last_summed(table[..., index], table.ndim - 3) for index in range(2)]
+        flat.append(np.stack(sides, axis=-1))
     point = 100.0 * shapley.contributions(flat[0], flat[1])[0].sum(axis=-1)
     spread = 100.0 * shapley.contributions(flat[2], flat[3]).sum(axis=-1)
     mix, rate = ((float(point[i]), *_interval(spread[:, i])) for i in range(2))
@@ -150,11 +161,12 @@ def _effective(cells: Labelled, depth: int) -> Floats:
     return np.asarray(np.divide(pairs[0] ** 2, pairs[1], out=np.zeros_like(pairs[0]), where=pairs[1] > 0))
 
 
-def _direct(cells: Labelled) -> list[Contrast]:
+def _direct(cells: Labelled, drawn: tuple[Floats, Floats]) -> list[Contrast]:
     """Test each factor's own rate, one-sided, where everything before it went right: over all cohorts, the primary contrast, and each.
 
     The first two share ``FALSE_ALARMS`` with those of the other components; single cohorts are exploratory and pass Benjamini–Hochberg
-    at a lower rate. The mix is tested by a chi-square over cohorts. Traces of one session count as far as they differ.
+    at a lower rate. The mix is tested by a chi-square over strata. Traces of one session, and those that lack a label, count as far as they
+    tell something new.
     """
     from scipy.stats import false_discovery_control
 
@@ -165,24 +177,30 @@ def _direct(cells: Labelled) -> list[Contrast]:
     made: list[Contrast] = []
     for depth, name in enumerate(names, start=1):
         for chosen in (everywhere, long):
-            p_value = _clean_rise(cells, depth, chosen)
+            p_value = _clean_rise(cells, drawn, depth, chosen)
             made.append(Contrast(name, chosen, p_value, p_value < alpha))
     singles = [
-        (name, depth, everywhere & (np.arange(everywhere.size) == k)) for depth, name in enumerate(names, 1) for k in range(long.size)
+        (name, depth, np.array([of == cohort for of in cells.strata]))
+        for depth, name in enumerate(names, 1)
+        for cohort in dict.fromkeys(cells.strata)
     ]
-    p_values = [_clean_rise(cells, depth, chosen) for _, depth, chosen in singles]
+    p_values = [_clean_rise(cells, drawn, depth, chosen) for _, depth, chosen in singles]
     adjusted = false_discovery_control(p_values)
     made += [
         Contrast(name, chosen, p_value, bool(q < FALSE_ALARMS_SINGLE), float(q))
         for (name, _, chosen), p_value, q in zip(singles, p_values, adjusted, strict=True)
     ]
-    p_value = _mix_moved(cells)
+    p_value = _mix_moved(cells, drawn)
     return [*made, Contrast("mix", everywhere, p_value, p_value < 2 * alpha)]
 
 
-def _clean_rise(cells: Labelled, depth: int, chosen: NDArray[np.bool_]) -> float:
+def _clean_rise(cells: Labelled, drawn: tuple[Floats, Floats], depth: int, chosen: NDArray[np.bool_]) -> float:
     before, after = (_own(side, depth)[chosen, 0] for side in cells.weighted())
     n = _effective(cells, depth)[:, chosen, 0]
+    if cells.observed is not None:
+        inflation = _inflation(before, after, n, [_clean(table, depth)[:, chosen] for table in drawn])
+        freedom = np.inf if cells.sessions is None else max(sum(side.n for side in cells.sessions) - 2.0, 1.0)
+        return rise(before, after, n[0], n[1], inflation=inflation, freedom=freedom)
     if cells.sessions is None:
         return rise(before, after, n[0], n[1])
     # What each case adds to the statistic: in which stratum it lies, whether it went wrong, and how much it weighs.
@@ -201,8 +219,27 @@ def _clean_rise(cells: Labelled, depth: int, chosen: NDArray[np.bool_]) -> float
     return rise(before, after, n[0], n[1], inflation=design_effect(cells.sessions, list(flat)), freedom=max(counted - 2.0, 1.0))
 
 
-def _mix_moved(cells: Labelled) -> float:
-    """Chi-square over cohorts, divided by the mean design effect of weights and sessions (Rao and Scott, 1984)."""
+def _clean(tables: Floats, depth: int) -> Floats:
+    """Replicates of one factor where everything before it went right: (replicates, strata, 2)."""
+    clean = tables[(slice(None), slice(None), *[0] * (depth - 1))]
+    return shapley.last_summed(clean, clean.ndim - 3)
+
+
+def _inflation(before: Floats, after: Floats, n: Floats, replicates: Sequence[Floats]) -> float:
+    """How many times the variance of a test's sum over strata, as it is among replicates, is that of as many fully labelled traces."""
+    balance = np.divide(n[0] * n[1], n.sum(axis=0), out=np.zeros_like(n[0]), where=n.sum(axis=0) > 0)
+    rates = [side[:, 1] / np.maximum(side.sum(axis=-1), 1e-300) for side in (before, after)]
+    nominal = sum(
+        (balance**2 * np.divide(rate * (1.0 - rate), size, out=np.zeros_like(size), where=size > 0)).sum()
+        for rate, size in zip(rates, n, strict=True)
+    )
+    moves = [side[..., 1] / np.maximum(shapley.last_summed(side), 1e-300) for side in replicates]
+    seen = float(((moves[1] - moves[0]) @ balance).var())
+    return max(1.0, seen / nominal) if nominal > 0 else 1.0
+
+
+def _mix_moved(cells: Labelled, drawn: tuple[Floats, Floats]) -> float:
+    """Chi-square over strata, divided by the mean design effect of weights and sessions (Rao and Scott, 1984)."""
     from scipy.stats import chi2
 
     sums = np.stack([side.reshape(side.shape[0], -1).sum(axis=1) for side in cells.weighted()])
@@ -214,7 +251,11 @@ def _mix_moved(cells: Labelled) -> float:
     expected = together[seen] * (1.0 / n).sum()
     statistic = ((shares[1] - shares[0])[seen] ** 2 / expected).sum()
     effect = 1.0
-    if cells.sessions is not None or cells.weights.size > 1:
+    if cells.observed is not None:
+        parts = [side.reshape(*side.shape[:2], -1).sum(axis=2) for side in drawn]
+        spread = sum((part / part.sum(axis=1, keepdims=True)).var(axis=0) for part in parts)
+        effect = max(1.0, (spread[seen] / expected).sum() / (seen.size - 1))
+    elif cells.sessions is not None or cells.weights.size > 1:
         spread = _share_variances(cells, 0, shares[0]) + _share_variances(cells, 1, shares[1])
         effect = max(1.0, (spread[seen] / expected).sum() / (seen.size - 1))
     return float(chi2.sf(statistic / effect, seen.size - 1))
@@ -236,15 +277,18 @@ def _share_variances(cells: Labelled, index: int, shares: Floats) -> Floats:
 def _places(cells: Labelled, shares: Floats, tests: Sequence[Contrast]) -> tuple[tuple[str, str, float, float], ...]:
     """Cohorts in which a factor's own rate rose: its largest contribution, and what Benjamini–Hochberg lets stand beside it."""
     weighted = cells.weighted()
+    cohorts = tuple(dict.fromkeys(cells.strata))
+    inside = np.array([[of == cohort for of in cells.strata] for cohort in cohorts], dtype=np.float64)
+    by_cohort = shares @ inside.T
     found: list[tuple[str, str, float, float]] = []
     for depth, name in enumerate((*cells.mechanisms, "generation"), start=1):
-        before, after = (_own(side, depth)[:, 0] for side in weighted)
-        own = [(int(test.strata.argmax()), test.q_value) for test in tests if test.component == name and test.q_value is not None]
-        largest = max(own, key=lambda pair: shares[depth, pair[0]])[0]
-        for k, q in own:
-            if k == largest or (q < EXPLORATORY and shares[depth, k] > 0):
+        before, after = (inside @ _own(side, depth)[:, 0] for side in weighted)
+        own = [test.q_value for test in tests if test.component == name and test.q_value is not None]
+        largest = int(by_cohort[depth].argmax())
+        for k, q in enumerate(own):
+            if k == largest or (q < EXPLORATORY and by_cohort[depth, k] > 0):
                 rates = [float(side[k, 1] / max(side[k].sum(), 1e-300)) for side in (before, after)]
-                found.append((name, cells.strata[k], rates[0], rates[1]))
-    traffic = [side.reshape(side.shape[0], -1).sum(axis=1) / side.sum() for side in weighted]
-    grown = [k for k in range(len(cells.strata)) if traffic[1][k] > traffic[0][k] and shares[0, k] > 0]
-    return (*found, *(("mix", cells.strata[k], float(traffic[0][k]), float(traffic[1][k])) for k in grown))
+                found.append((name, cohorts[k], rates[0], rates[1]))
+    traffic = [inside @ side.reshape(side.shape[0], -1).sum(axis=1) / side.sum() for side in weighted]
+    grown = [k for k in range(len(cohorts)) if traffic[1][k] > traffic[0][k] and by_cohort[0, k] > 0]
+    return (*found, *(("mix", cohorts[k], float(traffic[0][k]), float(traffic[1][k])) for k in grown))

@@ -10,9 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from lstm_trace.analyse.divergence import null_threshold
+from lstm_trace.analyse.divergence import null_threshold, within
 from lstm_trace.analyse.labelled import Labelled
-from lstm_trace.analyse.shapley import Floats
 from lstm_trace.analyse.values import fetched
 
 FALSE_ALARMS: Final = 0.01
@@ -52,17 +51,3 @@ def classes_moved(cells: Labelled, baseline: str, candidate: str) -> str | None:
         f"{moved:.0%} of the predictions within cohorts went to other labels, and those that turned wrong explain {explained:.0%} at most"
     )
     return f"{told}: classes that are harder to tell and come more often look like a worse classifier; --replay settles it"
-
-
-def within(before: Floats, after: Floats, shape: tuple[int, int]) -> Floats:
-    """Share of predictions that another mix of labels moves within cohorts, of counts (…, cohorts x labels); cohorts weigh as in a test.
-
-    >>> float(within(np.array([4.0, 4, 9, 1]), np.array([2.0, 6, 9, 1]), (2, 2)).round(3))
-    0.111
-    """
-    one, two = (side.reshape(*side.shape[:-1], *shape) for side in (before, after))
-    sizes = [side.sum(axis=-1) for side in (one, two)]
-    shares = [side / np.maximum(size, 1e-300)[..., None] for side, size in zip((one, two), sizes, strict=True)]
-    weight = sizes[0] * sizes[1] / np.maximum(sizes[0] + sizes[1], 1e-300)
-    moved = 0.5 * np.abs(shares[1] - shares[0]).sum(axis=-1)
-    return np.asarray((weight * moved).sum(axis=-1) / np.maximum(weight.sum(axis=-1), 1e-300))

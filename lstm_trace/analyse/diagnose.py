@@ -175,8 +175,6 @@ def judge(cells: Labelled, baseline: str, candidate: str, *, min_effect_pp: floa
 def _verdict(cells: Labelled, found: Attribution, flagged: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
     """The verdict, and the notes that say what limits it."""
     notes: list[str] = []
-    if cells.n != cells.judged:
-        notes.append(f"few labels: {cells.n[0]} of {cells.judged[0]} and {cells.n[1]} of {cells.judged[1]} judged traces have every label")
     detectable = POWER_SE * found.change_se_pp
     if min(cells.n) == 0:
         return ("insufficient_evidence",), [*notes, f"few labels: {cells.n[0]} traces of the baseline, {cells.n[1]} of the candidate"]

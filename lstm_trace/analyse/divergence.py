@@ -46,6 +46,20 @@ def shift(before: Floats, after: Floats) -> Floats:
     return np.asarray(np.abs(two - one))
 
 
+def within(before: Floats, after: Floats, shape: tuple[int, int]) -> Floats:
+    """Share of predictions that another mix of labels moves within cohorts, of counts (…, cohorts x labels); cohorts weigh as in a test.
+
+    >>> float(within(np.array([4.0, 4, 9, 1]), np.array([2.0, 6, 9, 1]), (2, 2)).round(3))
+    0.111
+    """
+    one, two = (side.reshape(*side.shape[:-1], *shape) for side in (before, after))
+    sizes = [side.sum(axis=-1) for side in (one, two)]
+    shares = [side / np.maximum(size, 1e-300)[..., None] for side, size in zip((one, two), sizes, strict=True)]
+    weight = sizes[0] * sizes[1] / np.maximum(sizes[0] + sizes[1], 1e-300)
+    moved = 0.5 * np.abs(shares[1] - shares[0]).sum(axis=-1)
+    return np.asarray((weight * moved).sum(axis=-1) / np.maximum(weight.sum(axis=-1), 1e-300))
+
+
 def null_threshold(
     before: Floats, after: Floats, distance: Callable[[Floats, Floats], Floats], false_alarms: float, random: np.random.Generator
 ) -> float:

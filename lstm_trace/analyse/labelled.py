@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_trace import conventions as c
-from lstm_trace.analyse import cases
+from lstm_trace.analyse import cases, prepared
 from lstm_trace.analyse.cases import EVERYTHING, View
-from lstm_trace.analyse.dimensions import UNKNOWN, cohort_rank
+from lstm_trace.analyse.cells import Cells
+from lstm_trace.analyse.completing import Observed
+from lstm_trace.analyse.dimensions import UNKNOWN
+from lstm_trace.analyse.facets import Facets, divisible, facets_of
 from lstm_trace.analyse.sessions import FEWEST as FEWEST_SESSIONS
 from lstm_trace.analyse.sessions import Sessions, sessions_of
 from lstm_trace.analyse.shapley import Floats
@@ -28,8 +31,6 @@ MECHANISMS: Final[Mapping[str, str]] = {
 }
 """Mechanisms in causal order, and the evaluation that says whether each went wrong."""
 NOT_AN_OUTCOME: Final = ("escalation", "feedback")
-WEIGHTS: Final = 64
-"""Distinct inclusion weights that are told apart; more are rounded to the nearest of as many in equal ratios."""
 FEW: Final = 50
 """Judged traces a release below which a mechanism is left out rather than measured."""
 
@@ -39,8 +40,10 @@ class Labelled:
     """Judged traces of two releases.
 
     ``counts`` are numbers of traces a cell, ``weights`` the weight of each of them; both are (2, strata, 2, …, 2, weights): baseline
-    first, a two for each of ``mechanisms`` and one for the outcome, then one entry a distinct weight. ``sessions`` (of the same cells, one
-    after the other) are there where traces share a session.
+    first, a two for each of ``mechanisms`` and one for the outcome, then one entry a distinct weight. ``strata`` are the cohorts of the
+    strata; one stands there several times where something else divides it. ``observed`` is there where labels are missing: what the counts
+    were completed from. ``sessions`` (of the cells of ``observed``, else of ``counts``, one after the other) are there where traces share
+    a session.
     """
 
     outcome: str
@@ -53,11 +56,12 @@ class Labelled:
     confounded: frozenset[str]
     wide: Any
     sessions: tuple[Sessions, Sessions] | None = None
+    observed: Observed | None = None
 
     @property
     def n(self) -> tuple[int, int]:
-        """Traces with every label, a release."""
-        return int(self.counts[0].sum()), int(self.counts[1].sum())
+        """Traces whose outcome was judged and that count, a release."""
+        return self.judged if self.observed is not None else (int(self.counts[0].sum()), int(self.counts[1].sum()))
 
     def weighted(self) -> Floats:
         """Weighted cells (2, strata, 2, …, 2)."""
@@ -92,20 +96,25 @@ def labelled(
         elif note:
             judged = judged.filter((judged.evaluation_name != name) | judged.version.isin(common))
     used = {mechanism: name for mechanism, name in used.items() if mechanism not in confounded}
-    wide = _wide(store, judged, outcome, used)
-    found = fetched(wide.group_by("release", "cohort", *used, "failed", "weight").aggregate(n=wide.count()))
-    while used and (short := _short(found, used, (baseline, candidate))):
+    names = (baseline, candidate)
+    wide = divisible(_wide(store, judged, outcome, used))
+    facets = facets_of(wide, names)
+    notes += facets.notes
+    found = fetched(wide.group_by("release", "cohort", *facets.facts, *used, "failed", "weight").aggregate(n=wide.count()))
+    found = [row | {"facet": facets.of(row)} for row in found]
+    while used and (short := _short(found, used, names)):
         notes.append(f"{short} is left out: fewer than {FEW} traces of a release have {used[short]}")
         del used[short]
         found = [{key: value for key, value in row.items() if key != short} for row in found]
-    whole = [row for row in found if all(row[mechanism] is not None for mechanism in used)]
-    judged_n = tuple(sum(row["n"] for row in found if row["release"] == name) for name in (baseline, candidate))
-    strata, counts, weights = _tables(whole, (baseline, candidate), tuple(used))
-    notes += [*_rates_of_all(found, whole, (baseline, candidate)), *_selection(found, used)]
-    sessions = _sessions(wide, (baseline, candidate), strata, tuple(used), weights, notes)
+    notes += [*_rates_of_all(found, used, names), *_selection(found, used)]
+    judged_n = tuple(sum(row["n"] for row in found if row["release"] == name and row["failed"] is not None) for name in names)
+    cells = Cells.of(found, tuple(used))
+    counts, observed = cells.counted(found, names)
+    sessions = _sessions(wide, names, cells, facets, notes)
     return Labelled(
-        outcome, strata, tuple(used), counts, weights, (judged_n[0], judged_n[1]), tuple(notes), frozenset(confounded), wide, sessions
-    )
+        outcome, cells.strata, tuple(used), counts, cells.weights, (judged_n[0], judged_n[1]), tuple(notes), frozenset(confounded), wide,
+        sessions, observed,
+    )  # fmt: skip
 
 
 def _seen(judged: Any, names: tuple[str, str]) -> dict[str, dict[str, dict[tuple[str | None, str | None], int]]]:
@@ -167,21 +176,18 @@ def _versions(sides: Mapping[str, Mapping[tuple[str | None, str | None], int]], 
 
 
 def _wide(store: Store, judged: Any, outcome: str, used: Mapping[str, str]) -> Any:
-    """One row a trace with a judged outcome: release, cohort, weight, 0/1 (or null) a mechanism, ``failed``, and facts of its call."""
+    """One row a judged trace: release, cohort, weight, right label, 0/1 (or null) a mechanism and ``failed``, and facts of its call."""
     import ibis
 
-    spans = store.spans
-    weight = spans.attributes.get(c.EVALUATION_WEIGHT, ibis.null("string")).try_cast("float64")
-    weighted = spans.filter(spans.evaluation_name.notnull(), weight > 0).select(
-        carrier_trace_id=spans.trace_id, carrier_span_id=spans.span_id, weight=weight
-    )
     rows = judged.filter(judged.evaluation_name.isin((*used.values(), outcome)))
-    rows = rows.left_join(weighted, ["carrier_trace_id", "carrier_span_id"])
+    rows = rows.left_join(prepared.noted(store), ["carrier_trace_id", "carrier_span_id"])
     of = rows.evaluation_name
     wide = rows.group_by("trace_id").aggregate(
-        release=rows.release.max(where=of == outcome),
-        cohort=rows.cohort.max(where=of == outcome).fill_null(UNKNOWN),
-        session=rows.session_id.max(where=of == outcome),
+        release=rows.release.max(),
+        cohort=ibis.coalesce(rows.cohort.max(where=of == outcome), rows.cohort.max(), UNKNOWN),
+        session=rows.session_id.max(),
+        time_gap=ibis.coalesce(rows.time_gap.max(where=of == outcome), rows.time_gap.max()),
+        expected=rows.expected.max(where=of == used.get("classifier", "")),
         weight=rows.weight.max().fill_null(1.0),
         score=rows.score.min(where=of == outcome),
         confidence=rows.confidence.min(where=of == outcome),
@@ -190,14 +196,14 @@ def _wide(store: Store, judged: Any, outcome: str, used: Mapping[str, str]) -> A
         failed=rows.failed.max(where=of == outcome),
         **{mechanism: rows.failed.max(where=of == name) for mechanism, name in used.items()},
     )
-    return wide.filter(wide.failed.notnull())
+    return wide.filter(ibis.or_(*(wide[label].notnull() for label in (*used, "failed"))))
 
 
 def _short(found: Sequence[Mapping[str, Any]], used: Mapping[str, str], names: tuple[str, str]) -> str | None:
     """The mechanism with the fewest labels, where too few traces of a release have every label."""
 
     def having(mechanisms: Sequence[str]) -> int:
-        labelled = [row for row in found if all(row[mechanism] is not None for mechanism in mechanisms)]
+        labelled = [row for row in found if all(row[mechanism] is not None for mechanism in (*mechanisms, "failed"))]
         return min(sum(int(row["n"]) for row in labelled if row["release"] == name) for name in names)
 
     outcomes = having(())
@@ -206,42 +212,14 @@ def _short(found: Sequence[Mapping[str, Any]], used: Mapping[str, str], names: t
     return min(used, key=lambda mechanism: having((mechanism,)))
 
 
-def _tables(found: Sequence[Mapping[str, Any]], names: tuple[str, str], used: tuple[str, ...]) -> tuple[tuple[str, ...], Floats, Floats]:
-    strata = tuple(sorted({row["cohort"] for row in found}, key=cohort_rank)) or (UNKNOWN,)
-    weights = _few(np.array([[row["weight"], row["n"]] for row in found] or [[1.0, 1.0]]))
-    shape = (2, len(strata), *[2] * (len(used) + 1), len(weights))
-    counts = np.zeros(shape)
-    for row in found:
-        before = (names.index(row["release"]), strata.index(row["cohort"]), *(row[m] for m in used))
-        place = (*before, row["failed"], int(_nearest(weights, np.array([row["weight"]]))[0]))
-        counts[place] += row["n"]
-    return strata, counts, weights
-
-
-def _few(weighed: Floats) -> Floats:
-    """The distinct weights of rows of (weight, traces), rising. Where there are more than ``WEIGHTS``, as many that lie between them."""
-    weights = np.unique(weighed[:, 0])
-    if weights.size <= WEIGHTS:
-        return weights
-    return np.geomspace(weights[0], weights[-1], WEIGHTS)
-
-
-def _nearest(weights: Floats, given: Floats) -> NDArray[np.int64]:
-    """For each weight given, the place of the nearest one in ``weights``, which rise."""
-    after = np.clip(np.searchsorted(weights, given), 1, max(weights.size - 1, 1)) if weights.size > 1 else np.zeros(given.size, np.int64)
-    before = np.maximum(after - 1, 0)
-    return np.asarray(np.where(np.abs(given - weights[before]) <= np.abs(weights[after] - given), before, after))
-
-
-def _sessions(
-    wide: Any, names: tuple[str, str], strata: tuple[str, ...], used: tuple[str, ...], weights: Floats, notes: list[str]
-) -> tuple[Sessions, Sessions] | None:
+def _sessions(wide: Any, names: tuple[str, str], cells: Cells, facets: Facets, notes: list[str]) -> tuple[Sessions, Sessions] | None:
     """The sessions of both releases, where traces share one and there are enough of them."""
     import ibis
 
+    labels = (*cells.mechanisms, "failed")
     whole = wide
-    for mechanism in used:
-        whole = whole.filter(whole[mechanism].notnull())
+    for label in () if cells.partial else (*facets.facts, *labels):
+        whole = whole.filter(whole[label].notnull())
     session: Any = ibis.coalesce(whole.session.nullif(""), whole.trace_id)
     shared = fetched(whole.group_by("release").aggregate(traces=whole.count(), sessions=session.nunique()))
     if len(shared) < 2 or all(row["traces"] == row["sessions"] for row in shared):
@@ -250,30 +228,47 @@ def _sessions(
         notes.append(f"traces share fewer than {FEWEST_SESSIONS} sessions a release: they are counted as if they were independent")
         return None
     # Numbered here: by dense_rank() in ClickHouse every trace came out as a session of its own.
-    coded = whole.mutate(known_as=session, stratum=whole.cohort.cases(*((name, index) for index, name in enumerate(strata)), else_=-1))
-    counted = coded.group_by("release", "known_as", "stratum", *used, "failed", "weight").aggregate(n=coded.count()).to_pyarrow()
+    told = whole.mutate(known_as=session, **{label: whole[label].fill_null(2) for label in labels})
+    counted = told.group_by("release", "known_as", "cohort", *facets.facts, *labels, "weight").aggregate(n=told.count()).to_pyarrow()
+    # Numbered here: by dense_rank() in ClickHouse every trace came out as a session of its own.
     numbered = counted.column("known_as").combine_chunks().dictionary_encode().indices.to_numpy()
-    column = {name: counted.column(name).to_numpy() for name in counted.column_names if name != "known_as"}
-    shape = (len(strata), *[2] * (len(used) + 1), weights.size)
-    places = [column[name].astype(np.int64) for name in ("stratum", *used, "failed")]
-    cell = np.ravel_multi_index((*places, _nearest(weights, column["weight"])), shape)
+    column = {name: counted.column(name).to_numpy() for name in ("release", *labels, "weight", "n")}
+    stratum = _strata_of(counted.select(["cohort", *facets.facts]), cells, facets)
+    cell = cells.places(stratum, [column[label].astype(np.int64) for label in labels], column["weight"])
     made: list[Sessions] = []
     for name in names:
         of = column["release"] == name
-        made.append(sessions_of(numbered[of], cell[of], column["n"][of].astype(np.float64), int(np.prod(shape))))
+        made.append(sessions_of(numbered[of], cell[of], column["n"][of].astype(np.float64), int(np.prod(cells.shape))))
     return made[0], made[1]
 
 
-def _rates_of_all(found: Sequence[Mapping[str, Any]], whole: Sequence[Mapping[str, Any]], names: tuple[str, str]) -> list[str]:
-    """Say how often all judged traces fail, where only a part of them has every label: the verdict rests on that part."""
-    rest = [row for row in found if row not in whole]
-    if not rest or any(row["weight"] != 1.0 for row in rest):  # a weighted outcome's own rate is not its share of rows
+def _strata_of(rows: Any, cells: Cells, facets: Facets) -> NDArray[np.int64]:
+    """The stratum of each row of an Arrow table, looked up once for each kind of row."""
+    codes: list[NDArray[np.int64]] = []
+    values: list[list[str | None]] = []
+    for column in rows.columns:
+        coded = column.combine_chunks().dictionary_encode()
+        values.append([*coded.dictionary.to_pylist(), None])
+        codes.append(coded.indices.fill_null(len(coded.dictionary)).to_numpy().astype(np.int64))
+    sizes = tuple(map(len, values))
+    kinds, kind = np.unique(np.ravel_multi_index(tuple(codes), sizes), return_inverse=True)
+    found: list[int] = []
+    for places in np.array(np.unravel_index(kinds, sizes)).T:
+        row = {name: held[place] for name, held, place in zip(rows.column_names, values, places, strict=True)}
+        found.append(cells.stratum(row | {"facet": facets.of(row)}))
+    return np.array(found)[kind]
+
+
+def _rates_of_all(found: Sequence[Mapping[str, Any]], used: Mapping[str, str], names: tuple[str, str]) -> list[str]:
+    """Say how many judged traces have every label, where some do not, and how the others count."""
+    judged = [row for row in found if row["failed"] is not None]
+    whole = [row for row in judged if all(row[mechanism] is not None for mechanism in used)]
+    n = [[sum(row["n"] for row in rows if row["release"] == name) for name in names] for rows in (whole, judged)]
+    if n[0] == n[1]:
         return []
-    sides = [[row for row in found if row["release"] == name] for name in names]
-    n = [sum(row["n"] for row in side) for side in sides]
-    rates = [sum(row["n"] for row in side if row["failed"]) / max(size, 1) for side, size in zip(sides, n, strict=True)]
-    told = f"all {n[0]} and {n[1]} judged traces fail at {rates[0]:.1%} and {rates[1]:.1%}"
-    return [f"{told}; contributions and intervals rest on those with every label"]
+    told = f"few labels: {n[0][0]} of {n[1][0]} and {n[0][1]} of {n[1][1]} judged traces have every label"
+    even = all(row["weight"] == 1.0 for row in found)
+    return [f"{told}; the others {'count as those that are like them in the labels they have' if even else 'are left out'}"]
 
 
 def _selection(found: Sequence[Mapping[str, Any]], used: Mapping[str, str]) -> list[str]:
@@ -284,7 +279,8 @@ def _selection(found: Sequence[Mapping[str, Any]], used: Mapping[str, str]) -> l
     for mechanism, name in used.items():
         table = np.zeros((2, 2), dtype=int)
         for row in found:
-            table[int(row[mechanism] is not None), row["failed"]] += row["n"]
+            if row["failed"] is not None:
+                table[int(row[mechanism] is not None), row["failed"]] += row["n"]
         exact: Any = fisher_exact(table)
         if table.sum(axis=1).min() > 0 and len({row["weight"] for row in found}) == 1 and exact.pvalue < 0.001:
             rates = table[:, 1] / table.sum(axis=1)

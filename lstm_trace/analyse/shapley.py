@@ -30,20 +30,33 @@ def factors(counts: Floats, other: Floats, *, borrowed: float = 0.0) -> list[Flo
     >>> [f.round(2).tolist() for f in factors(one, one)]
     [[[1.0]], [[0.2]], [[[0.0, 1.0]]]]
     """
-    strata = _collapse(counts, 0)
+    strata, *tables = _collapsed(counts)
     made: list[Floats] = [strata / np.maximum(strata.sum(axis=1, keepdims=True), 1e-300)]
-    for depth in range(1, counts.ndim - 1):
-        here = _collapse(counts, depth)
-        both = here + _collapse(other, depth)
-        cases, cases_both = here.sum(axis=-1) + borrowed, both.sum(axis=-1)
+    for here, there in zip(tables, _collapsed(other)[1:], strict=True):
+        both = here + there
+        cases, cases_both = last_summed(here) + borrowed, last_summed(both)
         together = np.divide(both[..., 1], cases_both, out=np.zeros_like(cases_both), where=cases_both > 0)
         made.append(np.divide(here[..., 1] + borrowed * together, cases, out=together.copy(), where=cases > 0))
     return made
 
 
-def _collapse(counts: Floats, depth: int) -> Floats:
-    """Sum over every axis after the strata and the first ``depth`` mechanisms."""
-    return np.asarray(counts.sum(axis=tuple(range(2 + depth, counts.ndim))))
+def _collapsed(counts: Floats) -> list[Floats]:
+    """Counts by strata alone, by strata and the first mechanism, and so on to all of them and the outcome."""
+    made = [counts]
+    while made[0].ndim > 2:
+        made.insert(0, last_summed(made[0]))
+    return made
+
+
+def last_summed(table: Floats, times: int = 1) -> Floats:
+    """Sum over the last axis of two, ``times`` times; ``sum()`` takes ten times as long where an axis is that short.
+
+    >>> last_summed(np.arange(8.0).reshape(2, 2, 2), times=2).tolist()
+    [6.0, 22.0]
+    """
+    for _ in range(times):
+        table = table[..., 0] + table[..., 1]
+    return table
 
 
 def contributions(baseline: Floats, candidate: Floats, *, borrowed: float = 0.0) -> Floats:
@@ -72,8 +85,8 @@ def contributions(baseline: Floats, candidate: Floats, *, borrowed: float = 0.0)
 
 def _failed(counts: Floats) -> Floats:
     """Share of all cases that fail, by stratum: (replicates, strata)."""
-    cases = counts.reshape(*counts.shape[:2], -1, 2).sum(axis=2)
-    return np.asarray(cases[..., 1] / np.maximum(cases.sum(axis=(1, 2)), 1e-300)[:, None])
+    failed, cases = counts[..., 1], last_summed(counts, counts.ndim - 2)
+    return np.asarray(last_summed(failed, failed.ndim - 2) / np.maximum(cases.sum(axis=1), 1e-300)[:, None])
 
 
 def _failing(chosen: list[Floats]) -> Floats:

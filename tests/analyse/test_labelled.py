@@ -143,9 +143,11 @@ def test_of_two_judgements_with_one_identifier_the_latest_counts():
     assert (row.n, row.failed) == (50, 50)
 
 
-def test_the_rates_of_all_judged_traces_are_said_where_only_some_have_gold():
+def test_traces_without_gold_count_as_those_like_them():
     v1, v2 = sides(World(), BUG)
     with store_with(v1, v2, labelled=lambda name, index: name != "ground_truth_match" or index % 3 == 0) as store:
         found = diagnose(store, "v1", "v2")
-    assert found.n == (200, 200)
-    assert said(found, f"all 600 and 600 judged traces fail at {v1.failed.mean():.1%} and {v2.failed.mean():.1%}")
+    assert found.verdict == ("classifier",)
+    assert found.n == (600, 600)
+    assert found.rates == pytest.approx((v1.failed.mean(), v2.failed.mean()))
+    assert said(found, "few labels: 200 of 600 and 200 of 600 judged traces have every label; the others count as those that are like them")
