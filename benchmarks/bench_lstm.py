@@ -2,7 +2,8 @@
 
 Run it with ``make bench-lstm``. Short blocks of calls, one way each, follow one another in a new random order, so that a slow moment of
 the machine favours none; within a block the caches hold what they hold in a process that does the same thing again and again: the forward
-pass, and then the way that is measured. What is printed is the lower quartile over all calls (a busy machine only ever adds), less the
+pass, and then the way that is measured. A block is one request, with a span of its own around it where the way has one. What is printed is
+the lower quartile over all calls (a busy machine only ever adds), less the
 bare model's. The same work in a tight loop without a forward pass costs a half to a quarter.
 """
 
@@ -16,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -155,17 +157,16 @@ def naive_of(model: torch.nn.Module, tracer: trace.Tracer) -> Callable[[torch.Te
 
 @dataclass
 class Variant:
-    """One way to call the model; ``before`` puts its providers in force and ``current`` its context, outside of the timed part."""
+    """One way to call the model: ``recorder`` is in force, and each block of calls belongs to a request of its own below ``request``."""
 
     call: Callable[[torch.Tensor], Any]
     recorder: Recorder | None = None
-    current: context.Context | None = None
+    request: Callable[[], trace.Span] | None = None
     times: list[int] | None = None
 
 
-def unsampled() -> context.Context:
-    parent = SpanContext(0x1234567890ABCDEF1234567890ABCDEF, 0x1234567890ABCDEF, False, TraceFlags(0))
-    return trace.set_span_in_context(NonRecordingSpan(parent), context.Context())
+def unsampled() -> trace.Span:
+    return NonRecordingSpan(SpanContext(0x1234567890ABCDEF1234567890ABCDEF, 0x1234567890ABCDEF, False, TraceFlags(0)))
 
 
 def variants() -> dict[str, Variant]:
@@ -181,9 +182,8 @@ def variants() -> dict[str, Variant]:
     with_ours = provider_of()
     recorder = Recorder(settings, tracer_provider=with_ours)
     add_upstream_processor(with_ours, settings)
-    parent = with_ours.get_tracer("bench").start_span("request")
-    request = trace.set_span_in_context(parent, context.Context())
-    floor_request = trace.set_span_in_context(tracer.start_span("request"), context.Context())
+    request = partial(with_ours.get_tracer("bench").start_span, "request", context.Context())
+    floor_request = partial(tracer.start_span, "request", context.Context())
     off = Recorder(settings, tracer_provider=TracerProvider(sampler=ALWAYS_OFF))
     no_op = Recorder(settings, tracer_provider=NoOpTracerProvider())
     unset = Recorder(settings)
@@ -195,7 +195,7 @@ def variants() -> dict[str, Variant]:
         "ours": Variant(ours, recorder, request),
         "ours, a trace of its own": Variant(ours, recorder, None),
         "ours, event mode": Variant(ours, event, request),
-        "ours, unsampled parent": Variant(ours, recorder, unsampled()),
+        "ours, unsampled parent": Variant(ours, recorder, unsampled),
         "ours, ALWAYS_OFF": Variant(ours, off, None),
         "ours, no-op provider": Variant(ours, no_op, None),
         "ours, no provider": Variant(ours, unset, None),
@@ -216,7 +216,8 @@ def measure(found: dict[str, Variant], rounds: int) -> dict[str, float]:
             for name in shuffle.sample(names, len(names)):
                 variant = found[name]
                 set_default_recorder(variant.recorder)
-                token = context.attach(variant.current or context.Context())
+                span = variant.request() if variant.request is not None else trace.INVALID_SPAN
+                token = context.attach(trace.set_span_in_context(span, context.Context()))
                 call = variant.call
                 for number, ids in enumerate(inputs):
                     began = clock()
@@ -225,6 +226,7 @@ def measure(found: dict[str, Variant], rounds: int) -> dict[str, float]:
                     if turn and number >= WARM:
                         variant.times.append(ended - began)
                 context.detach(token)
+                span.end()
     return {name: statistics.quantiles(variant.times or [0, 0], n=4)[0] / 1000 for name, variant in found.items()}
 
 
