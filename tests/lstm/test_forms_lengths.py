@@ -182,6 +182,14 @@ def test_what_a_component_takes_as_any_keyword(seen: Traced, passed: dict[str, A
     assert lengths_of(seen) == ([4, 2, 5], source)
 
 
+@pytest.mark.parametrize("wrapped", [lambda model: torch.compile(model, backend="eager"), nn.DataParallel])
+@pytest.mark.parametrize("lengths", [None, "lengths"])
+def test_the_arguments_of_what_torch_wraps(seen: Traced, wrapped: Any, lengths: str | None) -> None:
+    torch._dynamo.reset()
+    trace_lstm(wrapped(Intent()), name="it", lengths=lengths)(IDS, torch.tensor([4, 2, 5]))
+    assert lengths_of(seen) == ([4, 2, 5], "lengths")
+
+
 def test_a_callable_that_raises_leaves_what_else_there_is(seen: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shield, "strict", False)
     trace_lstm(PacksInside(), name="it", lengths=lambda args, kwargs: args[7])(IDS)

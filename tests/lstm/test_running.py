@@ -434,6 +434,15 @@ def test_compiled_every_call_is_seen(seen: Traced, how: str, breaks: int, allow_
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_a_function_decorated_once_it_is_compiled(seen: Traced) -> None:
+    torch._dynamo.reset()
+    component = trace_lstm(torch.compile(lambda x: x * 2, backend="eager"), name="it")
+    component(torch.zeros(1, 3))
+    component(torch.zeros(1, 3))
+    assert [span.attributes["lstm.code.compiled"] for span in seen.spans] == [True, True]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_inside_a_full_graph_it_says_that_it_is_not_seen(seen: Traced, caplog: pytest.LogCaptureFixture) -> None:
     torch._dynamo.reset()
     inner = trace_lstm(nn.Linear(3, 3), name="inside")

@@ -26,7 +26,7 @@ from lstm_trace.instrument.lstm.call import Call
 from lstm_trace.instrument.lstm.lengths import has_values, is_floating
 from lstm_trace.instrument.lstm.options import Options
 from lstm_trace.instrument.lstm.state import StateBook
-from lstm_trace.instrument.lstm.tree import Tree, read_tree
+from lstm_trace.instrument.lstm.tree import Tree, innermost, read_tree
 from lstm_trace.recorder import ambient
 from lstm_trace.recorder.ambient import SPAN_KEY
 from lstm_trace.recorder.calls import Described
@@ -84,7 +84,8 @@ class Traced:
         tree = read_tree(module) if module is not None else Tree()
         arguments = self._arguments
         if arguments is None:
-            arguments = Arguments.of(call or getattr(module, "forward", None) or MethodType(type(module).__call__, module))
+            within = innermost(module)
+            arguments = Arguments.of(call or getattr(within, "forward", None) or MethodType(type(module).__call__, module))
         # A bare recurrent layer returns hidden states, which are nobody's logits.
         output = "none" if tree.recurrent_itself and options.output == "logits" else options.output
         component = Component(
@@ -95,7 +96,7 @@ class Traced:
             tree.layers,
             tree.hidden_size,
             tree.bidirectional,
-            is_compiled(module),
+            is_compiled(call if module is None else module),
         )
         forget = self._known.pop
         known = Known(
@@ -252,9 +253,9 @@ class Traced:
 
 
 def is_compiled(module: Any) -> bool:
-    """Tell whether a module is what ``torch.compile`` returned."""
+    """Tell whether a module, or a function, is what ``torch.compile`` returned."""
     inner = getattr(module, "__dict__", _EMPTY)
-    return "_orig_mod" in (inner.get("_modules") or _EMPTY) or "_orig_mod" in inner
+    return "_orig_mod" in (inner.get("_modules") or _EMPTY) or "_orig_mod" in inner or "_is_torch_compile" in inner
 
 
 def is_apart() -> bool:

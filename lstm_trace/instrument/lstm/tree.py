@@ -8,6 +8,8 @@ from typing import Any, Final
 
 LAYERS: Final = frozenset({"LSTM", "GRU", "RNN"})
 CELLS: Final = frozenset({"LSTMCell", "GRUCell", "RNNCell"})
+WRAPPED: Final = ("_orig_mod", "module", "_fsdp_wrapped_module")
+"""Where wrappers of torch hold what they wrap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,15 @@ def read_tree(module: Any) -> Tree:
         classes,
         layer is module,
     )
+
+
+def innermost(module: Any) -> Any:
+    """Return the module inside what ``torch.compile``, ``DataParallel`` and the like put around it: theirs takes any arguments."""
+    held = getattr(module, "__dict__", {}).get("_modules")
+    if isinstance(held, dict) and len(held) == 1 and type(module).__module__.startswith("torch."):  # a ScriptModule's is none
+        ((name, inner),) = held.items()
+        return innermost(inner) if name in WRAPPED else module
+    return module
 
 
 def kind_of(module: Any) -> str | None:
