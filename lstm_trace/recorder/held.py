@@ -26,6 +26,8 @@ class HeldSpan(_Span):  # pyright: ignore[reportUntypedBaseClass]
 
     _attributes: Any
     _is_whole = False
+    _is_bare = True
+    """Neither whole nor over: one question instead of two, since a class with ``__getattr__`` is slow to read."""
     _end_time = None
     _status = Status(StatusCode.UNSET)
     _events: Any = ()
@@ -63,7 +65,7 @@ class HeldSpan(_Span):  # pyright: ignore[reportUntypedBaseClass]
             parts["_attributes"]._immutable = self._end_time is not None
             for event in events:
                 parts["_events"].append(event)
-            parts.update(_start_time=self._start_time, _end_time=self._end_time, _status=self._status, _is_whole=True)
+            parts.update(_start_time=self._start_time, _end_time=self._end_time, _status=self._status, _is_whole=True, _is_bare=False)
             vars(self).update(parts)
 
     def get_span_context(self) -> SpanContext:
@@ -73,23 +75,26 @@ class HeldSpan(_Span):  # pyright: ignore[reportUntypedBaseClass]
     def put(self, attributes: dict[str, Any], room: int) -> bool:
         """Set clean attributes unless the span was made whole, is over, or would hold more than ``room``; tell whether that was done."""
         with _changing:
-            if self._is_whole or self._end_time is not None or len(self._attributes) + len(attributes) > room:
+            held = self._attributes if self._is_bare else None
+            if held is None or len(held) + len(attributes) > room:
                 return False
-            self._attributes.update(attributes)
+            held.update(attributes)
         return True
 
     def close(self, attributes: dict[str, Any] | None, events: tuple[Any, ...], end_ns: int, room: int) -> bool:
         """End the span with clean attributes and events, under the same conditions. Its processors are the caller's to tell."""
         with _changing:
-            if self._is_whole or self._end_time is not None:
+            if not self._is_bare:
                 return False
             if attributes:
-                if len(self._attributes) + len(attributes) > room:
+                held = self._attributes
+                if len(held) + len(attributes) > room:
                     return False
-                self._attributes.update(attributes)
+                held.update(attributes)
             if events:
                 self._events = events
             self._end_time = end_ns
+            self._is_bare = False
         return True
 
 

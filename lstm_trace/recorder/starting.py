@@ -78,7 +78,7 @@ class Starting:
             return
         tried.add_event("event", {"key": 2}, 5)
         usual.add_event("event", {"key": 2}, 5)
-        if tried.to_json() != usual.to_json() or vars(tried).keys() - vars(usual).keys() != {"_tracer", "_is_whole"}:
+        if tried.to_json() != usual.to_json() or vars(tried).keys() - vars(usual).keys() != {"_tracer", "_is_whole", "_is_bare"}:
             self._kind = None
 
     def _made(
@@ -120,8 +120,8 @@ class Starting:
 
         Values of ``attributes`` are clean, and the dict is the span's from now on.
         """
-        tracer, kept = self._tracer, self._kind
-        if kept is None or len(attributes) > _ROOM or not tracer._tracer_config.is_enabled:
+        tracer = self._tracer
+        if self._kind is None or len(attributes) > _ROOM or not tracer._tracer_config.is_enabled:
             return tracer.start_span(name, current, kind, attributes, links, start_ns, False)  # type: ignore[no-any-return]
         trace_id, _, _, flags, state, is_valid = parent  # its properties are calls
         ids = tracer.id_generator

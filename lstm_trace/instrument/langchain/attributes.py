@@ -9,7 +9,7 @@ from typing import Any, Final
 from opentelemetry.trace import SpanKind
 
 from lstm_trace import conventions as c
-from lstm_trace.instrument.langchain.messages import Answer, Asked, document_facts
+from lstm_trace.instrument.langchain.messages import NOTHING, Answer, Asked, document_facts
 from lstm_trace.instrument.langchain.runs import Kind
 from lstm_trace.settings import Settings
 
@@ -115,10 +115,11 @@ class Vocabulary:
     def answer(self, answer: Answer, seconds_to_first_chunk: float | None) -> Attributes:
         """Return the attributes of a model's answer."""
         attributes: Attributes = {}
-        for value, names in zip(answer, self._answer, strict=True):
-            if value is not None:
-                for name in names:
-                    attributes[name] = value
+        if answer is not NOTHING:
+            for value, names in zip(answer, self._answer, strict=True):
+                if value is not None:
+                    for name in names:
+                        attributes[name] = value
         if seconds_to_first_chunk is not None:
             attributes[c.GEN_AI_TIME_TO_FIRST_CHUNK] = seconds_to_first_chunk
         return attributes

@@ -16,7 +16,7 @@ from opentelemetry.context import Context
 
 from lstm_trace.guard import shield
 from lstm_trace.instrument.langchain.gathering import Gathered
-from lstm_trace.instrument.langchain.handler import handler, hushed
+from lstm_trace.instrument.langchain.handler import handler
 from lstm_trace.instrument.langchain.runs import RUN_KEY, Run, Scope, run_of, scopes
 from lstm_trace.recorder import ambient
 
@@ -93,8 +93,12 @@ def scoped(make_scope: MakeScope) -> Callable[[Any], Any]:
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            here = ambient.get()
-            if handler.now() is None or hushed(here):
+            here: Any = ambient.get()
+            above, known = here.get(RUN_KEY), handler.known
+            if above is not None and above.hushes and above.context is here:
+                return original(self, *args, **kwargs)
+            # What somebody else found in force will do: where it is no more, a scope is opened in vain.
+            if (known is None or not known.records) and handler.now() is None:
                 return original(self, *args, **kwargs)
             # Entered, written out: a graph comes through here at every node.
             scope = make_scope(self)
@@ -119,7 +123,9 @@ def scoped_async(make_scope: MakeScope) -> Callable[[Any], Any]:
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
         async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if handler.now() is None or hushed(ambient.get()):
+            here: Any = ambient.get()
+            above = here.get(RUN_KEY)
+            if (above is not None and above.hushes and above.context is here) or handler.now() is None:
                 return await original(self, *args, **kwargs)
             with Entered(make_scope(self)):
                 return await original(self, *args, **kwargs)

@@ -33,7 +33,8 @@ class Handler:
 
     def __init__(self) -> None:
         self._recorder: Recorder | None = None
-        self._known: InForce | None = None
+        self.known: InForce | None = None
+        """What was in force when somebody looked last."""
         self.silenced = False
         self.live = LiveRuns(self._abandon)
         self._paused: OrderedDict[str, SpanContext] = OrderedDict()
@@ -43,11 +44,11 @@ class Handler:
     def use(self, recorder: Recorder | None) -> None:
         """Write through ``recorder`` from now on; through the one that the application's own calls use where there is none."""
         self._recorder = recorder
-        self._known = None
+        self.known = None
 
     def now(self) -> InForce | None:
         """Return what is in force, or None where nothing records in any context: no provider, one that raises, a sampler that drops all."""
-        known = self._known
+        known = self.known
         if (
             known is None
             or known.recorder is not (self._recorder or default_recorder())
@@ -60,11 +61,11 @@ class Handler:
         if self.silenced:
             return None
         try:
-            self._known = InForce(self._recorder or default_recorder())
+            self.known = InForce(self._recorder or default_recorder())
         except Exception as error:  # noqa: BLE001
             shield.caught(error)
-            self._known = None
-        return self._known
+            self.known = None
+        return self.known
 
     # --- Start ---------------------------------------------------------------------------------------------------------------
 
@@ -130,14 +131,14 @@ class Handler:
             if run.step_of is not None:
                 run.step_of.end()
             return None
-        entries: dict[str, object] = {ambient.SPAN_KEY: run.span, RUN_KEY: run}
+        inside: dict[str, object] = {**context, ambient.SPAN_KEY: run.span, RUN_KEY: run}
         if facts:
-            entries[upstream.FACTS_KEY] = all_facts
+            inside[upstream.FACTS_KEY] = all_facts
         if kind == "llm":
-            entries[SUPPRESS_MODEL] = True
+            inside[SUPPRESS_MODEL] = True
         elif kind == "agent" or (scope is not None and scope.graph) or (above is None and kind == "chain"):
             run.trajectory = Trajectory(all_facts.get(c.TRAJECTORY_PATH) if all_facts else None)
-        run.context = ambient.extended(context, entries)
+        run.context = Context(inside)
         return run
 
     def adopt(self, run: Run, run_id: Any, thread: str | None, resumes: bool) -> Run:
@@ -204,9 +205,9 @@ class Handler:
     ) -> None:
         """Close a run's span once; a second end is ignored."""
         context, run.context = run.context, None
-        self.live.remove(run)
         if context is None:
             return
+        self.live.remove(run)
         if run.step_of is not None:
             run.step_of.end()
         if not run.recording:
@@ -273,11 +274,13 @@ class Handler:
         self._paused.clear()
 
 
-def hushed(here: Context, parent_run_id: Any = None) -> bool:
-    """Tell whether a run that starts ``here`` stands below one that was not sampled, so that it is not either: nothing more is asked."""
+def hushed(callbacks: Any) -> bool:
+    """Tell whether what ``callbacks`` starts stands below a run that was not sampled, so that it is not either: nothing more is asked."""
+    here = ambient.get()
     run: Any = here.get(RUN_KEY)
     if run is None or not run.hushes or run.context is not here:
         return False
+    parent_run_id = callbacks.parent_run_id
     if parent_run_id is None or parent_run_id is run.run_id:
         return True
     above = handler.live.get(parent_run_id)  # None: a run below this one, which was not even opened

@@ -39,14 +39,10 @@ def on_start(opener: Opener) -> Callable[[Any], Any]:
         def start(
             self: Any, serialized: Any, given: Any = _LEFT_OUT, run_id: Any = None, *rest: Any, name: Any = _LEFT_OUT, **more: Any
         ) -> Any:
-            now, scope = handler.now(), None
-            if now is not None:
-                if hushed(ambient.get(), self.parent_run_id):
-                    now = None
-                else:
-                    scope = take_scope()
-                    if self.handlers and not _ours(self, now):
-                        now = None
+            now = None if hushed(self) else handler.now()
+            scope = None if now is None else take_scope()
+            if now is not None and self.handlers and not _ours(self, now):
+                now = None
             if given is _LEFT_OUT or name is _LEFT_OUT or rest:
                 args, kwargs = _as_given(given, run_id, rest, name, more)
                 made = original(self, serialized, *args, **kwargs)
@@ -78,14 +74,10 @@ def on_start_async(opener: Opener) -> Callable[[Any], Any]:
         async def start(
             self: Any, serialized: Any, given: Any = _LEFT_OUT, run_id: Any = None, *rest: Any, name: Any = _LEFT_OUT, **more: Any
         ) -> Any:
-            now, scope = handler.now(), None
-            if now is not None:
-                if hushed(ambient.get(), self.parent_run_id):
-                    now = None
-                else:
-                    scope = take_scope()
-                    if self.handlers and not _ours(self, now):
-                        now = None
+            now = None if hushed(self) else handler.now()
+            scope = None if now is None else take_scope()
+            if now is not None and self.handlers and not _ours(self, now):
+                now = None
             if given is _LEFT_OUT or name is _LEFT_OUT or rest:
                 args, kwargs = _as_given(given, run_id, rest, name, more)
                 made = await original(self, serialized, *args, **kwargs)

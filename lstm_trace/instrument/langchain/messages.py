@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
-_MODEL_KEYS: Final = ("model", "model_name", "model_id", "deployment_name", "azure_deployment")
+_MODEL_KEYS_BY_RANK: Final = ("model", "model_name", "model_id", "deployment_name", "azure_deployment")
+_MODEL_KEYS: Final = frozenset(_MODEL_KEYS_BY_RANK)
 
 
 _PROVIDERS: Final = {
@@ -60,13 +61,8 @@ def asked(operation: str, serialized: Any, given: Mapping[str, Any], metadata: M
     """
     params = given.get("invocation_params")
     model: Any = None
-    if params:
-        for key in _MODEL_KEYS:
-            model = params.get(key)
-            if model and isinstance(model, str):
-                break
-        else:
-            model = None
+    if params and not _MODEL_KEYS.isdisjoint(params):
+        model = next((value for key in _MODEL_KEYS_BY_RANK if (value := _text(params.get(key)))), None)
     model = model or _text(metadata.get("ls_model_name")) or _class_name(serialized) or (_text(params.get("_type")) if params else None)
     provider = _text(metadata.get("ls_provider"))
     return Asked(model or "model", operation, None if provider is None else _PROVIDERS.get(provider, provider))

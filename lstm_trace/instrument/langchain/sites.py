@@ -107,5 +107,7 @@ def sites() -> Iterator[Site]:
     ):
         yield Site(module, owner, f"_{call}", current.model_call)
         yield Site(module, owner, f"_a{call}", current.model_call_async)
+        # A cancellation may come before the task in which the model's own code is to run has begun.
+        yield Site(module, owner, "agenerate", current.scoped_async(plain))
         yield Site(module, owner, "stream", current.scoped_generator(plain))
         yield Site(module, owner, "astream", current.scoped_async_generator(plain))

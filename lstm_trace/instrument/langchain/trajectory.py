@@ -10,6 +10,8 @@ from typing import Any, Final, NamedTuple
 
 from lstm_trace import conventions as c
 
+_STEP, _ATTEMPT, _PATH, _BRANCH = c.TRAJECTORY_STEP, c.TRAJECTORY_ATTEMPT, c.TRAJECTORY_PATH, c.TRAJECTORY_BRANCH
+
 _EVENTS_A_SPAN: Final = 128
 """The SDK keeps the last 128 events of a span."""
 
@@ -126,7 +128,7 @@ class Trajectory:
     'left,right'
     """
 
-    __slots__ = ("_attempts", "_key", "_lock", "_open", "_prefix", "_steps")
+    __slots__ = ("_attempts", "_key", "_last", "_lock", "_open", "_prefix", "_steps")
 
     def __init__(self, above: str | None = None) -> None:
         self._prefix = f"{above}." if above else ""
@@ -134,6 +136,7 @@ class Trajectory:
         self._key: str | None = None
         self._open = 0
         self._attempts: dict[str, int] | None = None
+        self._last: _Taken | None = None
         self._steps: deque[_Taken] = deque(maxlen=_EVENTS_A_SPAN)
 
     def begin(
@@ -144,31 +147,29 @@ class Trajectory:
         ``task`` names one task of one node: the same task again is its next attempt. ``again`` says that this run repeats the one before.
         """
         with self._lock:
-            last = self._steps[-1] if self._steps else None
-            beside = self._open > 0 if key is None else key == self._key
-            taken = last if beside or again else None
+            last = self._last
+            if key is None:
+                taken = last if self._open or again else None
+                self._open += 1
+            else:
+                taken = last if key == self._key or again else None
             if taken is None:
                 number = 1 if last is None else last.number + 1
                 self._key, self._attempts = key, None
             else:
                 number = taken.number
-            if key is None:
-                self._open += 1
             if task is not None:
                 counted = self._attempts
                 if counted is None:
                     self._attempts, attempt = {task: 1}, 1
                 else:
                     attempt = counted[task] = counted.get(task, 0) + 1
-            facts: dict[str, Any] = {
-                c.TRAJECTORY_STEP: number,
-                c.TRAJECTORY_ATTEMPT: attempt or 1,
-                c.TRAJECTORY_PATH: f"{self._prefix}{number}",
-            }
+            facts: dict[str, Any] = {_STEP: number, _ATTEMPT: attempt or 1, _PATH: f"{self._prefix}{number}"}
             if branch is not None:
-                facts[c.TRAJECTORY_BRANCH] = branch
+                facts[_BRANCH] = branch
             if taken is None:
-                self._steps.append(_Taken(number, now, facts, branch))
+                self._last = _Taken(number, now, facts, branch)
+                self._steps.append(self._last)
             else:
                 taken.add(attempt, branch)
         return facts
