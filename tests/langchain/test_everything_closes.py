@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langchain_core.language_models import FakeListLLM
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
@@ -220,6 +221,36 @@ async def test_a_timeout_closes_every_span_as_cancelled(langchain: Traced) -> No
 async def drain(stream: Any) -> None:
     async for _ in stream:
         pass
+
+
+@pytest.mark.parametrize("form", ["model", "chain", "fallbacks", "completion"])
+async def test_a_cancellation_at_any_turn_of_the_loop_closes_the_model_at_once(langchain: Traced, form: str) -> None:
+    model: Any = Scripted(seconds=60)
+    called = {
+        "model": model,
+        "chain": RunnableLambda(str) | model,
+        "fallbacks": model.with_fallbacks([Scripted()]),
+        "completion": SlowCompletion(),
+    }[form]
+    for turns in range(1, 16):
+        task = asyncio.create_task(called.ainvoke("x"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert LangChainInstrumentor().live_runs() == 0, turns
+    models = [span for span in langchain.spans if span.name.startswith(("chat", "text_completion"))]
+    assert len(models) > 3
+    assert {status(span)[1] for span in models} == {"asyncio.exceptions.CancelledError"}
+
+
+class SlowCompletion(FakeListLLM):
+    responses: list[str] = ["yes"]  # noqa: RUF012  pydantic copies it
+
+    async def _acall(self, *_: Any, **__: Any) -> str:
+        await asyncio.sleep(60)
+        return "yes"
 
 
 async def test_a_cancelled_gather_closes_all_of_its_agents(langchain: Traced) -> None:
