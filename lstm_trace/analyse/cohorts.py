@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lstm_trace.analyse import cases
+from lstm_trace.analyse import cases, prepared
 from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.dimensions import ALIASES, UNKNOWN, dimension, rank
 from lstm_trace.analyse.intervals import wilson
@@ -19,6 +19,7 @@ from lstm_trace.store.marks import GIVEN, MADE, TRACE_CALLS
 
 ESCALATION: Final = "escalation"
 FEEDBACK: Final = "feedback"
+Facts = dict[tuple[str, ...], dict[str, Any]]
 _TOLD_BY: Final = {"state": "state_origin"}
 """Dimensions that are called otherwise than the fact they are read from."""
 
@@ -93,8 +94,8 @@ def cohorts(
     told = [_TOLD_BY.get(name, name) for name in names]
     needed = [name for name in told if name in cases.CARRIED]
     marks = () if store.marked is None else (TRACE_CALLS, GIVEN, MADE)
-    units = grouped(store, cases.units(store, view, (*needed, "confidence", "duration_s", *marks)), names)
-    judged = grouped(store, cases.judgements(store, view, needed), names)
+    units = grouped(store, _units(store, view, (*needed, "confidence", "duration_s", *marks)), names)
+    judged = grouped(store, _judgements(store, view, needed), names)
     facts = {_key(row, names): row for row in (_facts if store.marked is None else _marked_facts)(store, units, names)}
     signals = {(_key(row, names), row["evaluation_name"]): row for row in _counts(judged, names)}
     if evaluation is not None and not any(name == evaluation for _, name in signals):
@@ -126,6 +127,7 @@ def _size(store: Store) -> tuple[int, int]:
 
 def grouped(store: Store, table: Any, names: Iterable[str]) -> Any:
     """Add a text column ``by_{i}`` for each dimension in ``names`` to calls or judgements."""
+    own: dict[str, Any] = {}
     for index, name in enumerate(names):
         column = f"by_{index}"
         if name == "step":
@@ -140,12 +142,12 @@ def grouped(store: Store, table: Any, names: Iterable[str]) -> Any:
             table = _joined(table, _positions(store)).mutate(position=lambda t: t["at"]).drop("at")
             table = table.mutate(**{column: dimension("position")(table)})  # type: ignore[misc]  # a named dimension is never None
         elif (expression := dimension(name)) is not None:
-            table = table.mutate(**{column: expression(table)})
+            own[column] = expression
             continue
         else:
             table = _joined(table, _said(store, name, column))
         table = table.mutate(**{column: table[column].fill_null(UNKNOWN)})
-    return table
+    return table.mutate(**{column: expression(table) for column, expression in own.items()}) if own else table
 
 
 def _joined(table: Any, other: Any) -> Any:
@@ -176,46 +178,69 @@ def _said(store: Store, name: str, column: str) -> Any:
 def _facts(store: Store, units: Any, names: Sequence[str]) -> list[dict[str, Any]]:
     tokens = cases.tokens(store)
     keys = [f"by_{index}" for index in range(len(names))]
-    latency = units.group_by(keys).aggregate(**_of_calls(units))
+    of_calls = {"latency_p50_s": units.duration_s.quantile(0.5), "latency_p99_s": units.duration_s.quantile(0.99)}
+    latency = units.group_by(keys).aggregate(**_of_calls(units), **of_calls)
     whole = units.select("trace_id", *keys).distinct().left_join(tokens, "trace_id")
     spent = whole.group_by(keys).aggregate(traces=whole.count(), input_tokens_mean=whole.given.mean(), output_tokens_mean=whole.made.mean())
     return fetched(latency.inner_join(spent, keys))
 
 
+def _units(store: Store, view: View, needed: Sequence[str]) -> Any:
+    if store.known is not None and store.known.all_called and view == View(view.edges, component=view.component):
+        return prepared.calls(store, view.edges, view.component, dict.fromkeys(("trace_id", *needed)))
+    return cases.units(store, view, needed)
+
+
+def _judgements(store: Store, view: View, needed: Sequence[str]) -> Any:
+    if store.judging is not None and view == View(view.edges):  # the longer a query, the longer it takes to make it
+        return prepared.judgements(store, view.edges, needed, only=("trace_id", "evaluation_name", "judged", "failed", *needed))
+    return cases.judgements(store, view, needed)
+
+
 def _of_calls(units: Any) -> dict[str, Any]:
-    return {
-        "calls": units.count(),
-        "confidence_mean": units.confidence.mean(),
-        "latency_p50_s": units.duration_s.quantile(0.5),
-        "latency_p99_s": units.duration_s.quantile(0.99),
-    }
+    return {"calls": units.count(), "confidence_mean": units.confidence.mean()}
 
 
 def _marked_facts(_: Store, units: Any, names: Sequence[str]) -> list[dict[str, Any]]:
     """What ``_facts`` says, from the marks of a converted store: only traces of several calls have to be told apart by their ids."""
     keys = [f"by_{index}" for index in range(len(names))]
     spent = {"given": units[GIVEN], "made": units[MADE]}
-    lone = units[TRACE_CALLS] < 2
     found = fetched(
         units.group_by(keys).aggregate(
             **_of_calls(units),
-            traces=lone.sum(),
-            **{name: tokens.sum(where=lone) for name, tokens in spent.items()},
-            **{f"with_{name}": tokens.count(where=lone) for name, tokens in spent.items()},
+            latency=units.duration_s.quantile([0.5, 0.99]),  # both of one sorting
+            shared=(units[TRACE_CALLS] > 1).sum(),
+            **_sums(spent),
         )
     )
-    more: dict[tuple[str, ...], dict[str, Any]] = {}
-    if any(row["traces"] < row["calls"] for row in found):
-        shared = units.filter(units[TRACE_CALLS] > 1).select("trace_id", *keys, **spent).distinct()
-        whole = {name: shared[name].sum() for name in spent} | {f"with_{name}": shared[name].count() for name in spent}
-        more = {_key(row, names): row for row in fetched(shared.group_by(keys).aggregate(traces=shared.count(), **whole))}
+    # Counted as often as its trace has calls; of those traces that takes them all out, and puts them in once.
+    out, back = ({}, {}) if not any(row["shared"] for row in found) else _of_shared(units, keys, names, spent)
     for row in found:
-        other = more.get(_key(row, names), {})
-        row["traces"] += other.get("traces", 0)
+        less, more = out.get(_key(row, names), {}), back.get(_key(row, names), {})
+
+        def traces(column: str, row: dict[str, Any] = row, less: dict[str, Any] = less, more: dict[str, Any] = more) -> int:
+            return int((row[column] or 0) - (less.get(column) or 0) + (more.get(column) or 0))
+
+        row["latency_p50_s"], row["latency_p99_s"] = row["latency"] or (None, None)
+        row["traces"] = traces("calls")
         for name, mean in (("given", "input_tokens_mean"), ("made", "output_tokens_mean")):
-            n = row[f"with_{name}"] + other.get(f"with_{name}", 0)
-            row[mean] = ((row[name] or 0) + (other.get(name) or 0)) / n if n else None
+            n = traces(f"with_{name}")
+            row[mean] = traces(name) / n if n else None
     return found
+
+
+def _of_shared(units: Any, keys: Sequence[str], names: Sequence[str], spent: Mapping[str, Any]) -> tuple[Facts, Facts]:
+    """The sums over calls that share their trace with another, each counted, and each trace counted once a group."""
+    shared = units.filter(units[TRACE_CALLS] > 1).select("trace_id", *keys, **spent)
+    once = shared.distinct()
+    each, single = (
+        fetched(rows.group_by(keys).aggregate(calls=rows.count(), **_sums({name: rows[name] for name in spent}))) for rows in (shared, once)
+    )
+    return {_key(row, names): row for row in each}, {_key(row, names): row for row in single}
+
+
+def _sums(spent: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tokens.sum() for name, tokens in spent.items()} | {f"with_{name}": tokens.count() for name, tokens in spent.items()}
 
 
 def _counts(judged: Any, names: Sequence[str]) -> list[dict[str, Any]]:

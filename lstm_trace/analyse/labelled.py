@@ -9,7 +9,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_trace import conventions as c
 from lstm_trace.analyse import cases, prepared
 from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.cells import Cells

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 
 from lstm_trace.analyse.dimensions import UNKNOWN, cohort_of
 from lstm_trace.analyse.passing import failed, judged
 from lstm_trace.store import Store
-from lstm_trace.store.marks import FACTS, TRACE_CALLS, of
+from lstm_trace.store.marks import EXPECTED, FACTS, TRACE_CALLS, WEIGHT, of
+from lstm_trace.store.marks import noted as said_of
 
 Edges = tuple[int, ...] | None
 
@@ -25,9 +27,7 @@ def calls(store: Store, edges: Edges, component: str | None, columns: Iterable[s
     found = found.filter(found[TRACE_CALLS] > 0)
     if component is not None:
         found = found.filter(found.component == component)
-    if "cohort" in shown:
-        found = found.mutate(cohort=cohort_of(found.length, found.cohort, edges))
-    return found.select(*shown)
+    return found.select(**{name: cohort_of(found.length, found.cohort, edges) if name == "cohort" else found[name] for name in shown})
 
 
 def standing(store: Store, edges: Edges, columns: Iterable[str]) -> Any:
@@ -45,25 +45,45 @@ _JUDGEMENT: Final = (
 )  # fmt: skip
 
 
-def judgements(store: Store, edges: Edges, facts: Iterable[str]) -> Any:
-    """One row an evaluation, with these facts of the call that it judges; see ``cases.judgements``."""
+def judgements(store: Store, edges: Edges, facts: Iterable[str], only: Iterable[str] | None = None) -> Any:
+    """One row an evaluation, with these facts of the call that it judges; see ``cases.judgements``. ``only``: no other columns."""
     import ibis
 
     assert store.judging is not None
     told = ("release", "cohort", "confidence", *(fact for fact in facts if fact not in ("trace_id", "span_id")))
     rows = store.judging((*_JUDGEMENT, *_carriers(told)))
     said = SimpleNamespace(status=rows.evaluation_status, score=rows.evaluation_score, label=rows.evaluation_label)
-    copied = {
-        "release": ibis.coalesce(rows[of("release")], rows.release),
-        "cohort": ibis.coalesce(_told(rows, "cohort", edges).nullif(UNKNOWN), rows.cohort, UNKNOWN),
-        "confidence": ibis.coalesce(rows[of("confidence")], rows.confidence),
+    known: dict[str, Callable[[], Any]] = {
+        "evaluation_name": lambda: rows.evaluation_name,
+        "target_trace_id": lambda: rows.target_trace_id,
+        "target_span_id": lambda: rows.target_span_id,
+        "version": lambda: rows.evaluation_version,
+        "annotator": lambda: rows.evaluation_annotator,
+        "time_ns": lambda: ibis.coalesce(rows.end_ns, rows.start_ns),
+        "score": lambda: rows.evaluation_score,
+        "judged": lambda: judged(said),
+        "failed": lambda: failed(said),
+        "carrier_trace_id": lambda: rows.trace_id,
+        "carrier_span_id": lambda: rows.span_id,
+        "trace_id": lambda: rows.target_trace_id,
+        **{name: partial(_told, rows, name, edges) for name in told},
+        "release": lambda: ibis.coalesce(rows[of("release")], rows.release),
+        "cohort": lambda: ibis.coalesce(_told(rows, "cohort", edges).nullif(UNKNOWN), rows.cohort, UNKNOWN),
+        "confidence": lambda: ibis.coalesce(rows[of("confidence")], rows.confidence),
     }
-    return rows.select(
-        "evaluation_name", "target_trace_id", "target_span_id", version=rows.evaluation_version, annotator=rows.evaluation_annotator,
-        time_ns=ibis.coalesce(rows.end_ns, rows.start_ns), score=rows.evaluation_score, judged=judged(said), failed=failed(said),
-        carrier_trace_id=rows.trace_id, carrier_span_id=rows.span_id, trace_id=rows.target_trace_id,
-        **{name: copied[name] if name in copied else _told(rows, name, edges) for name in told},
-    )  # fmt: skip
+    return rows.select(**{name: known[name]() for name in (known if only is None else dict.fromkeys(only))})
+
+
+def noted(store: Store) -> Any:
+    """One row an evaluation that carries a weight or the right label: ``carrier_trace_id`` and ``carrier_span_id``, and what it carries."""
+    if store.judging is None:
+        rows = store.only("trace_id", "span_id", "evaluation_name", "attributes")
+        rows = rows.filter(rows.evaluation_name.notnull())
+        rows = rows.select("trace_id", "span_id", **said_of(rows))
+    else:
+        rows = store.judging(("trace_id", "span_id", WEIGHT, EXPECTED))
+    rows = rows.filter(rows[WEIGHT].notnull() | rows[EXPECTED].notnull())
+    return rows.select(WEIGHT, EXPECTED, carrier_trace_id=rows.trace_id, carrier_span_id=rows.span_id)
 
 
 def _carriers(names: Iterable[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lstm_trace.analyse import cases
+from lstm_trace.analyse import cases, prepared
 from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.dimensions import UNKNOWN
 from lstm_trace.analyse.intervals import wilson
@@ -56,7 +56,10 @@ def _marked_steps(store: Store, view: View) -> list[dict[str, Any]]:
     leading = spans.filter(spans[LEADS_STEP]).select("trace_id", "step", release=spans[STEP_RELEASE], failed=spans[STEP_FAILED])
     leading = _seen(store, view, leading)
     reached = leading.group_by("release", "step").aggregate(n=leading.count(), failed=leading.failed.count())
-    judged = cases.judgements(store, View(view.edges), (OF_STEP, OF_STEP_RELEASE, OF_STEP_FAILED))
+    if store.known is not None and not store.known.steps_judged:
+        return fetched(reached)
+    of_step = (OF_STEP, OF_STEP_RELEASE, OF_STEP_FAILED)
+    judged = prepared.judgements(store, view.edges, of_step, only=("trace_id", "failed", *of_step))
     bad = judged.filter(judged.failed == 1, judged[OF_STEP].notnull(), judged[OF_STEP_FAILED].isnull())
     bad = _seen(store, view, bad.select("trace_id", step=bad[OF_STEP], release=bad[OF_STEP_RELEASE])).distinct()
     more = {(row["release"], row["step"]): row["n"] for row in fetched(bad.group_by("release", "step").aggregate(n=bad.count()))}

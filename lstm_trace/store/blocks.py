@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 
-from lstm_trace.store import protobuf
+from lstm_trace.store import allowance, protobuf
 from lstm_trace.store.files import Sniffed, Unpacked
 from lstm_trace.store.lenient import Tally
 
@@ -30,22 +30,26 @@ def blocks_of(path: Path, sniffed: Sniffed, tally: Tally) -> Iterator[bytes]:
             whole = _document(stream, size)
             yield from [whole] if whole is not None else _lines(stream, size, tally)
         else:
-            yield from protobuf.blocks_of(stream, BLOCK, tally)
+            yield from protobuf.blocks_of(stream, _size(), tally)
         tally.malformed += stream.torn
 
 
 def whole_blocks(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """The same lines in blocks of about ``BLOCK`` bytes: a folder of many small files would be parsed file by file otherwise."""
     waiting: list[bytes] = []
-    size = 0
+    size, full = 0, _size()
     for block in blocks:
-        if waiting and size + len(block) > BLOCK:
+        if waiting and size + len(block) > full:
             yield b"\n".join(waiting)
             waiting, size = [], 0
         waiting.append(block)
         size += len(block)
     if waiting:
         yield b"\n".join(waiting)
+
+
+def _size() -> int:
+    return allowance.within(BLOCK, 128)
 
 
 def _document(stream: Unpacked, size: int | None) -> bytes | None:
@@ -84,9 +88,9 @@ def _lines(stream: Unpacked, size: int | None, tally: Tally) -> Iterator[bytes]:
 
 
 def _chunks(stream: Unpacked, size: int | None) -> Iterator[bytes]:
-    left = size
+    left, full = size, _size()
     first = True
-    while chunk := stream.read(BLOCK if left is None else min(BLOCK, left)):
+    while chunk := stream.read(full if left is None else min(full, left)):
         left = None if left is None else left - len(chunk)
         yield chunk.removeprefix(_BOM) if first else chunk
         first = False

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lstm_trace.errors import BadInput
+from lstm_trace.store import allowance
 from lstm_trace.store.leftovers import hold, let_go, sweep
 from lstm_trace.store.opened import Store
 from lstm_trace.store.schema import spans_schema
@@ -113,13 +114,14 @@ def _alike(tables: Iterable[Any]) -> Iterator[Any]:
     """
     import pyarrow as pa
 
+    largest = allowance.within(_LARGEST_GROUP, 32)
     waiting: dict[int, list[Any]] = {}
     for table in tables:
         for kind, of_kind in enumerate(_kinds(table)):
             if (part := table.filter(of_kind)).num_rows:
                 held = waiting.setdefault(kind, [])
                 held.append(part)
-                if sum(one.num_rows for one in held) >= _ROW_GROUP or sum(one.nbytes for one in held) >= _LARGEST_GROUP:
+                if sum(one.num_rows for one in held) >= _ROW_GROUP or sum(one.nbytes for one in held) >= largest:
                     yield pa.concat_tables(waiting.pop(kind))
     for held in waiting.values():
         yield pa.concat_tables(held)

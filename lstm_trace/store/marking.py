@@ -32,6 +32,7 @@ class Marking:
         self._connection = store.connection
         self._folder = folder
         spans = store.numbered
+        self._numbered = store.connection.compile(spans)
         work = spans.filter(m.own_work(spans))
         rows = self._held("evaluations", _evaluations(spans, store.evaluation_events))
         calls = self._held("calls", _calls(work))
@@ -39,9 +40,9 @@ class Marking:
         steps = self._held("steps", _steps(work))
         self._held("units", _units(work, calls, standing, rows).order_by(ROW))
         self._held("leaders", steps.select(ROW, m.LEADS_STEP, m.STEP_RELEASE, m.STEP_FAILED).order_by(ROW))
-        self._held("judgements", _judgements(spans, work, rows, calls, standing, steps).order_by(ROW))
+        judgements = self._held("judgements", _judgements(spans, work, rows, calls, standing, steps).order_by(ROW))
         self.latest_marked = not _count(rows.filter(rows.age == 0, rows.is_event))
-        self.known = _known(spans, work, standing)
+        self.known = _known(spans, work, standing, judgements)
         self._rows = int((spans[ROW].max() + 1).to_pyarrow().as_py() or 0)
 
     def batches(self, size: int) -> Iterator[Any]:
@@ -54,7 +55,7 @@ class Marking:
         shown = [f"coalesce(units.{name}, judgements.{name}) as {name}" if name in told else name for name in m.MARKS]
         narrow = [f"left join (from {self._file(name)} where {within}) as {name} using ({ROW})" for name in _NARROW]
         columns = ", ".join((*(column.name for column in COLUMNS), *shown))
-        return f"select {columns} from (from numbered where {within}) as spans {' '.join(narrow)}"
+        return f"select {columns} from (from ({self._numbered}) where {within}) as spans {' '.join(narrow)}"
 
     def _held(self, name: str, rows: Any) -> Any:
         """Write a table to disk, and return it as it lies there."""
@@ -65,11 +66,16 @@ class Marking:
         return "'" + os.fspath(self._folder / f"{name}.parquet").replace("'", "''") + "'"
 
 
-def _known(spans: Any, work: Any, standing: Any) -> Known:
+def _known(spans: Any, work: Any, standing: Any, judgements: Any) -> Known:
     dated = work.filter(work.release.notnull(), work.start_ns.notnull())
     each = dated.group_by("release").aggregate(first=dated.start_ns.min(), last=dated.start_ns.max()).to_pyarrow().to_pylist()
-    traces = int(work.trace_id.nunique().to_pyarrow().as_py())
-    return Known(_count(spans), traces, not _count(standing), {row["release"]: (row["first"], row["last"]) for row in each})
+    return Known(
+        spans=_count(spans),
+        traces=int(work.trace_id.nunique().to_pyarrow().as_py()),
+        all_called=not _count(standing),
+        releases={row["release"]: (row["first"], row["last"]) for row in each},
+        steps_judged=bool(_count(judgements.filter(judgements[m.OF_STEP].notnull()))),
+    )
 
 
 def _count(rows: Any) -> int:
@@ -148,10 +154,11 @@ def _judgements(spans: Any, work: Any, rows: Any, calls: Any, standing: Any, ste
     """The marks of evaluations: which are superseded, and the facts and the step of what each is about."""
     import ibis
 
-    carriers = spans.filter(spans.evaluation_name.notnull()).select("trace_id", "span_id", ROW)
+    carriers = spans.filter(spans.evaluation_name.notnull())
+    carriers = carriers.select("trace_id", "span_id", ROW, **m.noted(carriers))
     own = rows.filter(~rows.is_event)
     made = carriers.inner_join(own, ["trace_id", "span_id"]).select(
-        ROW, about=own.target_trace_id, aim=own.target_span_id, superseded=(own.age > 0).nullif(False)
+        ROW, m.WEIGHT, m.EXPECTED, about=own.target_trace_id, aim=own.target_span_id, superseded=(own.age > 0).nullif(False)
     )
     direct = calls.select(about="trace_id", aim="span_id", itself=True, **{f"call_{fact}": fact for fact in m.FACTS})
     first = ibis.union(calls.filter(calls["first"]).select("trace_id", *m.FACTS), standing.select("trace_id", *m.FACTS))
@@ -165,7 +172,7 @@ def _judgements(spans: Any, work: Any, rows: Any, calls: Any, standing: Any, ste
     return table.select(
         ROW,
         **{m.SUPERSEDED: table.superseded},
-        **{name: table[name] for name in (m.OF_STEP, m.OF_STEP_RELEASE, m.OF_STEP_FAILED)},
+        **{name: table[name] for name in (m.WEIGHT, m.EXPECTED, m.OF_STEP, m.OF_STEP_RELEASE, m.OF_STEP_FAILED)},
         **{m.of(fact): ibis.ifelse(table.itself.notnull(), table[f"call_{fact}"], table[f"first_{fact}"]) for fact in m.FACTS},
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from lstm_trace import conventions as c
 from lstm_trace.store.schema import COLUMNS
 
 ROW: Final = "row_number"
@@ -36,6 +37,11 @@ OF_STEP_RELEASE: Final = "of_step_release"
 """Likewise: the step's ``STEP_RELEASE``."""
 OF_STEP_FAILED: Final = "of_step_failed"
 """Likewise: its ``STEP_FAILED``."""
+
+WEIGHT: Final = "weight"
+"""On an evaluation that carries one: how many traces it stands for, above 0."""
+EXPECTED: Final = "expected"
+"""On an evaluation that carries it: what would have been right."""
 
 FACTS: Final = (
     "start_ns", "release", "session_id", "service", "component", "component_version", "preprocessing", "length", "cohort", "time_gap",
@@ -67,6 +73,8 @@ MARKS: Final = {
     OF_STEP: "int64",
     OF_STEP_RELEASE: "string",
     OF_STEP_FAILED: "boolean",
+    WEIGHT: "float64",
+    EXPECTED: "string",
     **{of(fact): _KINDS[fact] for fact in FACTS},
 }
 """Every mark and its ibis type; null where it does not hold, so that whole row groups are passed over by their statistics."""
@@ -100,6 +108,18 @@ def told(rest: Any) -> dict[str, Any]:
         "cohort": rest.upstream_cohort.argmin(rest.start_ns, where=said),
         "label": rest.upstream_label.argmin(rest.start_ns, where=said),
         "confidence": rest.upstream_confidence.argmin(rest.start_ns, where=said),
+    }
+
+
+def noted(evaluations: Any) -> dict[str, Any]:
+    """``WEIGHT`` and ``EXPECTED`` of spans that are evaluations: rare, so they stand among the attributes only."""
+    import ibis
+
+    said = evaluations.attributes
+    weight = said.get(c.EVALUATION_WEIGHT, ibis.null("string")).try_cast("float64")
+    return {
+        WEIGHT: ((weight > 0) & (weight < float("inf"))).ifelse(weight, ibis.null("float64")),
+        EXPECTED: said.get(c.EVALUATION_EXPECTED, ibis.null("string")).nullif(""),
     }
 
 

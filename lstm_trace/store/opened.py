@@ -32,6 +32,8 @@ class Known:
     all_called: bool
     """Every trace has a component call."""
     releases: Mapping[str, tuple[int, int]]
+    steps_judged: bool = True
+    """An evaluation may be of a span within a step of a trajectory."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,38 +9,37 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from lstm_trace.errors import BadInput
+from lstm_trace.store import allowance
+from lstm_trace.store.columns import NAMES, Rows, quoted, rows_of_files
 from lstm_trace.store.evaluations import NEEDED, evaluations_of, of_spans
 from lstm_trace.store.marks import MARKS, ROW, SUPERSEDED
 from lstm_trace.store.opened import ACCEPTED, Known, Store, quiet
-from lstm_trace.store.schema import COLUMNS, EVENTS, LINKS, MAP, spans_schema
+from lstm_trace.store.schema import spans_schema
 
 EACH_ONCE: Final = b"lstm_trace.each_once"
 """Key of a converted file's metadata; its value is the JSON of what was skipped on the way."""
 LATEST_MARKED: Final = b"lstm_trace.latest_marked"
 """Key of a converted file's metadata: every evaluation that counts is a span of its own, and not ``SUPERSEDED``."""
-MARKED: Final = b"lstm_trace.marks.2"
+MARKED: Final = b"lstm_trace.marks.3"
 """Key of a converted file's metadata: it has every mark. The value is the JSON of ``opened.Known``. Files with the marks of an
 older version are read without them."""
 
-_LEAST_MEMORY: Final = 512 << 20
+_FRUGAL_MEMORY: Final = 512 << 20
 _MEMORY_A_THREAD: Final = 128 << 20
 """Bytes that DuckDB needs to get on, by its own account."""
+_LEAST_MEMORY: Final = 128 << 20
+"""Bytes below which DuckDB answers nothing."""
+_OURS: Final = 256 << 20
+"""Bytes that the rest of the process takes, everything imported included."""
+_JUDGING: Final = f"{{evaluation_name}} is not null and {{{SUPERSEDED}}} is not true"
 _UNITS: Final = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_NAMES: Final = tuple(column.name for column in COLUMNS)
-_TYPES: Final = {**{column.name: column.type for column in COLUMNS}, **MARKS, ROW: "int64"}
-_DUCK_TYPES: Final = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "boolean": "BOOLEAN"}
-_EMPTY: Final = {
-    MAP: "cast(map {} as map(varchar, varchar))",
-    EVENTS: 'cast([] as struct("name" varchar, time_ns bigint, attributes map(varchar, varchar))[])',
-    LINKS: "cast([] as struct(trace_id varchar, span_id varchar, attributes map(varchar, varchar))[])",
-}
 
 
 def open_files(
@@ -58,7 +57,7 @@ def open_files(
     import ibis
 
     connection = ibis.duckdb.connect(temp_directory=os.fspath(scratch))
-    quiet(connection.con)
+    within_allowance(quiet(connection.con))
 
     def close() -> None:
         connection.disconnect()
@@ -68,22 +67,25 @@ def open_files(
         connection.con.execute("set parquet_metadata_cache = true")
     try:
         promises = _promises(connection.con, address, files)
-        _create_view(connection.con, address, files)
+        given, placed = rows_of_files(connection.con, address, files)
         counts = {"malformed": 0, "duplicate": 0, **promises.skipped}
         for name, count in skipped.items():
             counts[name] = counts.get(name, 0) + count
         if not promises.each_once:
             with frugal(connection.con):
-                counts["duplicate"] += _drop_repeated(connection.con) * count_repeated
-        spans = _columns(connection, "spans", _NAMES)
-        if not (promises.known or _one(connection.con, "select count(*) from spans")):
+                repeated = _repeated(connection.con, placed)
+            if repeated:
+                given = placed = placed.without("repeated", "_file", "_row")
+            counts["duplicate"] += repeated * count_repeated
+        if not (promises.known or _one(connection.con, f"select count(*) from ({given.query(['span_id'])})")):
             raise BadInput(f"{address}: holds no span; a store is {ACCEPTED}")
-        if promises.latest_marked:
-            connection.con.execute(f"create view judging as from given where evaluation_name is not null and {SUPERSEDED} is not true")
-            evaluations = of_spans(_columns(connection, "judging", NEEDED))
+        judging = given.only(_JUDGING) if promises.latest_marked else None
+        if judging is not None:
+            evaluations = of_spans(judging.table(connection, NEEDED))
         else:
-            evaluations = evaluations_of(_columns(connection, "spans", NEEDED), events=evaluation_events)
-        numbered = _columns(connection, "numbered", (*_NAMES, ROW)) if len(files) == 1 else None
+            evaluations = evaluations_of(given.table(connection, NEEDED), events=evaluation_events)
+        spans = given.table(connection, NAMES)
+        numbered = placed.table(connection, (*NAMES, ROW)) if len(files) == 1 else None
     except BaseException:
         close()
         raise
@@ -94,27 +96,42 @@ def open_files(
         connection,
         close,
         ready_evaluations=evaluations,
-        marked=partial(_columns, connection, "given") if promises.known else None,
+        marked=partial(given.table, connection) if promises.known else None,
         known=promises.known,
-        judging=partial(_columns, connection, "judging") if promises.known and promises.latest_marked else None,
+        judging=partial(judging.table, connection) if promises.known and judging is not None else None,
         numbered=numbered,
         evaluation_events=evaluation_events,
-        narrow=partial(_columns, connection, "spans"),
+        narrow=partial(given.table, connection),
     )
+
+
+def within_allowance(duck: Any) -> None:
+    """Keep DuckDB to what this process may take: by itself it would take four fifths of it, and leave too little for the rest of us."""
+    allowed = allowance.memory()
+    if allowed is None:
+        return
+    _lower_to(duck, max(_LEAST_MEMORY, allowed - _OURS))
+    threads = max(1, min(allowance.processors(), (allowed - _OURS) // _MEMORY_A_THREAD))
+    duck.execute(f"set threads = {threads}")
 
 
 @contextlib.contextmanager
 def frugal(duck: Any) -> Generator[None, None, None]:
     """DuckDB keeps to a fixed memory and writes to disk what does not fit: for work over all ids, which grows with the store."""
-    limit = max(_LEAST_MEMORY, _MEMORY_A_THREAD * (os.cpu_count() or 1))
-    (held,) = duck.execute("select current_setting('memory_limit')").fetchone()
-    amount, unit = held.split()
-    if float(amount) * _UNITS.get(unit, 1) > limit:
-        duck.execute(f"set memory_limit = '{limit >> 20} MiB'")
+    held = _lower_to(duck, max(_FRUGAL_MEMORY, _MEMORY_A_THREAD * allowance.processors()))
     try:
         yield
     finally:
         duck.execute(f"set memory_limit = '{held}'")
+
+
+def _lower_to(duck: Any, limit: int) -> str:
+    """Lower DuckDB's memory to ``limit`` bytes, where it has more; returns what it had."""
+    (held,) = duck.execute("select current_setting('memory_limit')").fetchone()
+    amount, unit = held.split()
+    if float(amount) * _UNITS.get(unit, 1) > limit:
+        duck.execute(f"set memory_limit = '{limit >> 20} MiB'")
+    return str(held)
 
 
 def readable(file: Path) -> bool:
@@ -145,63 +162,12 @@ def _promises(duck: Any, address: str, files: Sequence[Path]) -> _Promises:
     if len(files) != 1:
         return _Promises()  # each file keeps its word, but not the others'
     try:
-        metadata = dict(duck.execute(f"select key, value from parquet_kv_metadata({_quoted(os.fspath(files[0]))})").fetchall())
+        metadata = dict(duck.execute(f"select key, value from parquet_kv_metadata({quoted(os.fspath(files[0]))})").fetchall())
         skipped = json.loads(metadata.get(EACH_ONCE, b"{}"))
         known = Known(**json.loads(metadata[MARKED])) if EACH_ONCE in metadata and MARKED in metadata else None
     except (duckdb.Error, ValueError, TypeError) as error:
         raise BadInput(f"{address}: not Parquet that can be read ({str(error).splitlines()[0]})") from None
     return _Promises(EACH_ONCE in metadata, LATEST_MARKED in metadata, known, skipped)
-
-
-def _create_view(duck: Any, address: str, files: Sequence[Path]) -> None:
-    import duckdb
-
-    listed = ", ".join(_quoted(os.fspath(file)) for file in files)
-    source = f"read_parquet([{listed}], union_by_name = true, filename = true, file_row_number = true)"
-    try:
-        held = {row[0]: row[1] for row in duck.execute(f"describe select * from {source}").fetchall()}
-    except duckdb.Error as error:
-        raise BadInput(f"{address}: not Parquet that can be read ({str(error).splitlines()[0]})") from None
-    for needed in ("trace_id", "span_id"):
-        if needed not in held:
-            raise BadInput(f"{address}: Parquet without a column {needed}; accepted is what `lstm-trace convert` writes")
-    shown: list[str] = []
-    for column in COLUMNS:
-        kind = _DUCK_TYPES.get(column.type, "")
-        if column.name not in held:
-            shown.append(f"{_EMPTY.get(column.type, f'cast(null as {kind})')} as {column.name}")
-        elif held[column.name] == kind or (not kind and _same_type(held[column.name], column.type)):
-            shown.append(column.name)
-        elif not kind:
-            raise BadInput(f"{address}: column {column.name} is {held[column.name]}; accepted is {column.type}")
-        else:
-            shown.append(f"try_cast({column.name} as {kind}) as {column.name}")
-    for name, type_ in MARKS.items():
-        kind = _DUCK_TYPES[type_]
-        shown.append(name if held.get(name) == kind else f"cast(null as {kind}) as {name}")
-    duck.execute(f"create view given as select {', '.join(shown)}, filename as _file, file_row_number as _row from {source}")
-    _show(duck, "given")
-
-
-def _show(duck: Any, rows: str) -> None:
-    duck.execute(f"create or replace view spans as select {', '.join(_NAMES)} from {rows}")
-    duck.execute(f"create or replace view numbered as select {', '.join(_NAMES)}, _row as {ROW} from {rows}")
-
-
-def _same_type(held: str, canonical: str) -> bool:
-    """Whether DuckDB's name of a nested type (its spelling differs between releases) means the canonical one."""
-    import ibis
-    from ibis.backends.sql.datatypes import DuckDBType
-
-    return bool(DuckDBType.from_string(held) == ibis.dtype(canonical))
-
-
-def _columns(connection: Any, view: str, names: Iterable[str]) -> Any:
-    import ibis
-
-    shown = list(dict.fromkeys(names))
-    # With the schema given: connection.table() would ask DuckDB for it and parse its answer, which takes as long as a small query.
-    return connection.sql(f"select {', '.join(shown)} from {view}", schema=ibis.schema({name: _TYPES[name] for name in shown}))
 
 
 def marked_schema() -> Any:
@@ -211,29 +177,25 @@ def marked_schema() -> Any:
     return ibis.schema({**spans_schema(), **MARKS})
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _drop_repeated(duck: Any) -> int:
-    """Leave each span once in the view, of several deliveries the one that ended last; returns how many rows that leaves out."""
+def _repeated(duck: Any, rows: Rows) -> int:
+    """Write the place of spans that are there again to a table, of several deliveries all but the one that ended last; how many."""
     # By hash first: nearly always there is nothing to leave out, and that is known without sorting anything.
-    again = """
-        create table again as select known_as from (select hash(trace_id, span_id) as known_as from given)
+    again = f"""
+        create table again as select known_as from (select hash(trace_id, span_id) as known_as from ({rows.query(("trace_id", "span_id"))}))
         group by known_as having count(*) > 1
     """
     duck.execute(again)
     if not _one(duck, "select count(*) from again"):
         return 0
-    repeated = """
+    repeated = f"""
         create table repeated as select _file, _row from (
             select _file, _row,
                 row_number() over (partition by trace_id, span_id order by end_ns desc nulls last, _file, _row) as number
-            from given where hash(trace_id, span_id) in (select known_as from again)
+            from ({rows.query(("trace_id", "span_id", "end_ns", "_file", "_row"))})
+            where hash(trace_id, span_id) in (select known_as from again)
         ) where number > 1
     """
     duck.execute(repeated)
-    _show(duck, "given anti join repeated using (_file, _row)")
     return int(_one(duck, "select count(*) from repeated"))
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from lstm_trace.store import allowance
 from lstm_trace.store.leftovers import hold, let_go, sweep
 from lstm_trace.store.lenient import Tally
 
@@ -23,6 +24,9 @@ _ROW_GROUP: Final = 1 << 16
 """Rows. DuckDB reads row groups in parallel and skips them by their statistics."""
 _LARGEST_GROUP: Final = 64 << 20
 """Bytes of Arrow memory that may wait for a row group to fill: huge attributes make small groups."""
+
+_A_BLOCK: Final = 192 << 20
+"""Bytes that a block may take while it is parsed: its lines, the same as nested columns, and as rows."""
 
 
 class Spool:
@@ -63,10 +67,11 @@ def _remove(folder: Path, held: int) -> None:
 def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
     import pyarrow as pa
 
+    largest = allowance.within(_LARGEST_GROUP, 16)
     waiting: list[Any] = []
     for table in tables:
         waiting.append(table)
-        if sum(part.num_rows for part in waiting) >= _ROW_GROUP or sum(part.nbytes for part in waiting) >= _LARGEST_GROUP:
+        if sum(part.num_rows for part in waiting) >= _ROW_GROUP or sum(part.nbytes for part in waiting) >= largest:
             yield pa.concat_tables(waiting)
             waiting = []
     if waiting:
@@ -74,7 +79,10 @@ def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
 
 
 def tables_of(blocks: Iterable[bytes], tally: Tally) -> Iterator[Any]:
-    """Canonical Arrow tables from blocks of OTLP JSON lines, in their order, parsed on as many threads as there are processors."""
+    """Canonical Arrow tables from blocks of OTLP JSON lines, in their order, parsed on as many threads as there are processors for.
+
+    On fewer where memory is limited.
+    """
     from lstm_trace.store.flatten import spans_of
     from lstm_trace.store.parse import parse_block
 
@@ -82,7 +90,7 @@ def tables_of(blocks: Iterable[bytes], tally: Tally) -> Iterator[Any]:
         own = Tally()
         return [spans_of(requests, own) for requests in parse_block(block, own)], own
 
-    workers = max(1, min(4, os.cpu_count() or 1))
+    workers = max(1, min(4, allowance.processors(), allowance.within(4 * _A_BLOCK, 2) // _A_BLOCK))
     waiting: deque[Future[tuple[list[Any], Tally]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="lstm-trace-store") as pool:
         for block in blocks:
