@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
+# Processes that share the tests; 0: all in one, as a debugger wants it.
+WORKERS ?= 2
 
 .PHONY: help demo test test-real check lint types contracts docs bench-lstm bench-langchain bench-analyse bench-import changelog dist clean
 .DEFAULT_GOAL := help
@@ -30,7 +32,7 @@ demo: $(READY)
 	$(BIN)/lstm-trace demo $(ARGS)
 
 test: $(DEV)
-	$(BIN)/python -m pytest -m "not real" $(ARGS)
+	$(BIN)/python -m pytest -m "not real" -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-real: $(DEV)
 	$(BIN)/python -m pytest -m real $(ARGS)
