@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langchain_core.language_models import FakeListLLM
 from langchain_core.messages import HumanMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
@@ -228,11 +228,11 @@ async def test_a_cancellation_at_any_turn_of_the_loop_closes_the_model_at_once(l
     model: Any = Scripted(seconds=60)
     called = {
         "model": model,
-        "chain": RunnableLambda(str) | model,
+        "chain": RunnablePassthrough() | model,
         "fallbacks": model.with_fallbacks([Scripted()]),
         "completion": SlowCompletion(),
     }[form]
-    for turns in range(1, 16):
+    for turns in range(1, 24):
         task = asyncio.create_task(called.ainvoke("x"))
         for _ in range(turns):
             await asyncio.sleep(0)
