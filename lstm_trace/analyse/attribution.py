@@ -76,8 +76,9 @@ def attribute(cells: Labelled, *, seed: int = 0) -> Attribution:
         return Attribution((0.0, 0.0), 0.0, 0.0, nothing, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), ())
     before, after = cells.weighted()
     drawn = _bootstrap(cells, np.random.default_rng(seed))
-    shares = 100.0 * shapley.contributions(before[None], after[None], borrowed=BORROWED)[0]
-    replicates = 100.0 * shapley.contributions(*drawn, borrowed=BORROWED)
+    alike = shapley.alike(before, after)
+    shares = 100.0 * shapley.contributions(before[None], after[None], borrowed=BORROWED, alike=alike)[0]
+    replicates = 100.0 * shapley.contributions(*drawn, borrowed=BORROWED, alike=alike)
     tests = _direct(cells, drawn)
     parts: list[ComponentPart] = []
     for index, name in enumerate(names):
@@ -221,7 +222,8 @@ def _clean_rise(cells: Labelled, drawn: tuple[Floats, Floats], depth: int, chose
 
 def _clean(tables: Floats, depth: int) -> Floats:
     """Replicates of one factor where everything before it went right: (replicates, strata, 2)."""
-    clean = tables[(slice(None), slice(None), *[0] * (depth - 1))]
+    right: tuple[Any, ...] = (slice(None), slice(None), *[0] * (depth - 1))
+    clean = np.asarray(tables[right])
     return shapley.last_summed(clean, clean.ndim - 3)
 
 
@@ -253,7 +255,7 @@ def _mix_moved(cells: Labelled, drawn: tuple[Floats, Floats]) -> float:
     effect = 1.0
     if cells.observed is not None:
         parts = [side.reshape(*side.shape[:2], -1).sum(axis=2) for side in drawn]
-        spread = sum((part / part.sum(axis=1, keepdims=True)).var(axis=0) for part in parts)
+        spread = np.sum([(part / part.sum(axis=1, keepdims=True)).var(axis=0) for part in parts], axis=0)
         effect = max(1.0, (spread[seen] / expected).sum() / (seen.size - 1))
     elif cells.sessions is not None or cells.weights.size > 1:
         spread = _share_variances(cells, 0, shares[0]) + _share_variances(cells, 1, shares[1])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,6 @@ class Observed:
     counts: Floats
     present: NDArray[np.int64]
 
-    @property
-    def whole(self) -> tuple[int, int]:
-        """Traces of each release with every label."""
-        full = self.counts[(slice(None), slice(None), *[slice(-1)] * (self.counts.ndim - 2))]
-        return int(full[0].sum()), int(full[1].sum())
-
     def completed(self, baseline: Floats, candidate: Floats) -> tuple[Floats, Floats]:
         """Complete replicates of both releases: two tables (replicates, strata, 2, …, 2)."""
         before, after = complete(baseline, candidate)
@@ -54,11 +48,17 @@ def complete(baseline: Floats, candidate: Floats) -> tuple[Floats, Floats]:
     >>> complete(cells, cells)[0].round(2).tolist()
     [[[[8.0, 6.0], [0.0, 6.0]]]]
     """
-    whole = [side[(slice(None), slice(None), *[slice(-1)] * (side.ndim - 2))] for side in (baseline, candidate)]
+    whole = [_whole(side) for side in (baseline, candidate)]
     inner = tuple(range(2, baseline.ndim))
     both = whole[0] + whole[1] + 1e-9
     prior = BORROWED * both / both.sum(axis=inner, keepdims=True)
     return _shared_out(baseline, whole[0], prior), _shared_out(candidate, whole[1], prior)
+
+
+def _whole(table: Floats) -> Floats:
+    """The traces that lack nothing."""
+    known: tuple[Any, ...] = (slice(None), slice(None), *[slice(-1)] * (table.ndim - 2))
+    return np.asarray(table[known])
 
 
 def _shared_out(observed: Floats, whole: Floats, prior: Floats) -> Floats:

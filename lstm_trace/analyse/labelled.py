@@ -99,8 +99,8 @@ def labelled(
     wide = divisible(_wide(store, judged, outcome, used))
     facets = facets_of(wide, names)
     notes += facets.notes
-    found = fetched(wide.group_by("release", "cohort", *facets.facts, *used, "failed", "weight").aggregate(n=wide.count()))
-    found = [row | {"facet": facets.of(row)} for row in found]
+    counted = fetched(wide.group_by("release", "cohort", *facets.facts, *used, "failed", "weight").aggregate(n=wide.count()))
+    found: list[dict[str, Any]] = [{**row, "facet": facets.of(row)} for row in counted]
     while used and (short := _short(found, used, names)):
         notes.append(f"{short} is left out: fewer than {FEW} traces of a release have {used[short]}")
         del used[short]

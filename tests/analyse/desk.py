@@ -2,7 +2,7 @@
 
 A ticket has a true intent, a length and a gap in time; the classifier has a margin that falls with all of them, its router follows the
 predicted intent, the retriever the branch, and the model answers with a score. An incident turns right decisions of one stage into wrong
-ones, by so many percentage points, in one group of tickets. ``python -m tests.analyse.desk`` prints how often the verdict is right.
+ones, by so many percentage points, in one group of tickets. ``python -m tests.analyse.desk_table`` prints how often the verdict is right.
 """
 
 from __future__ import annotations
@@ -12,16 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from lstm_trace.analyse.cells import Cells
-from lstm_trace.analyse.facets import GAPS_S, LENGTHS, dividing
-from lstm_trace.analyse.labelled import Labelled
-from lstm_trace.analyse.sessions import Sessions, sessions_of
-from lstm_trace.store.opened import Store
-from lstm_trace.store.schema import spans_schema
-
 Array = Any
 INTENTS = ("refund", "status", "address", "complaint", "other")
 HARDNESS = np.array([-0.6, -0.3, 0.0, 0.6, 1.2])
+STAGES = ("classifier", "routing", "retrieval", "generation")
 EDGES, COHORTS = (5, 9, 13, 21), ("1-4", "5-8", "9-12", "13-20", "21+")
 
 
@@ -111,14 +105,6 @@ def work(desk: Desk, n: int, random: np.random.Generator) -> Tickets:
     return Tickets(session, intent, predicted, length, gap_h * 3600, confidence, branch, steps, wrong, score)
 
 
-NAMES = {
-    "classifier": "ground_truth_match",
-    "routing": "branch_match",
-    "retrieval": "context_relevance",
-    "generation": "answer_quality",
-}
-
-
 @dataclass(frozen=True)
 class Recorded:
     """What of it was written down: share of tickets with each label, whether scores are graded, whether gold labels stand beside theirs."""
@@ -127,61 +113,7 @@ class Recorded:
     every: float = 1.0
     graded: bool = False
     expected: bool = True
-    measured: tuple[str, ...] = tuple(NAMES)
-
-
-def columns(tickets: Tickets, desk: Desk, release: str, recorded: Recorded, random: np.random.Generator) -> list[dict[str, Any]]:
-    """The spans of a release, column by column: the component's call, and an evaluation a judgement."""
-    n = tickets.length.size
-    traces = [f"{release}{index:030x}" for index in range(n)]
-    start = (1_760_000_000_000_000_000 + (release == "v2") * 10**16 + np.arange(n) * 10**9).tolist()
-    latency = random.lognormal(np.log(desk.latency), 0.3, n)
-    made: list[dict[str, Any]] = [
-        {
-            "trace_id": traces, "span_id": [f"{1:016x}"] * n, "name": ["lstm intent"] * n, "span_kind": ["CHAIN"] * n,
-            "release": [release] * n, "session_id": [f"{release}-{s}" for s in tickets.session], "component": ["intent"] * n,
-            "start_ns": start,
-            "duration_s": latency.tolist(), "length": tickets.length.tolist(), "time_gap": tickets.gap_s.tolist(),
-            "cohort": [COHORTS[k] for k in np.digitize(tickets.length, EDGES)], "label": [INTENTS[k] for k in tickets.predicted],
-            "confidence": tickets.confidence.tolist(), "status": ["unset"] * n, "attributes": [[]] * n,
-        }
-    ]  # fmt: skip
-    drawn, with_gold = random.random(n) < recorded.every, random.random(n) < recorded.gold
-    for number, stage in enumerate(recorded.measured, 2):
-        kept = np.flatnonzero(drawn & with_gold if stage == "classifier" else drawn)
-        wrong = tickets.wrong[stage][kept]
-        score = tickets.score[kept] if stage == "generation" and recorded.graded else 1.0 - wrong
-        gold = [[("lstm.evaluation.metadata.expected", INTENTS[k])] for k in tickets.intent[kept]]
-        made.append(
-            {
-                "trace_id": [f"{number}{release}{index:029x}" for index in kept], "span_id": [f"{number:016x}"] * kept.size,
-                "span_kind": ["EVALUATOR"] * kept.size, "release": [release] * kept.size, "start_ns": [start[k] + 10**10 for k in kept],
-                "name": [f"evaluate {NAMES[stage]}"] * kept.size, "evaluation_name": [NAMES[stage]] * kept.size,
-                "evaluation_score": score.astype(float).tolist(), "evaluation_status": ["ok"] * kept.size,
-                "evaluation_label": [None] * kept.size if recorded.graded else ["fail" if bad else "pass" for bad in wrong],
-                "evaluation_identifier": [f"{release}-{number}-{k}" for k in kept], "evaluation_annotator": ["CODE"] * kept.size,
-                "evaluation_version": [desk.judge if stage == "generation" else "1"] * kept.size, "status": ["unset"] * kept.size,
-                "target_trace_id": [traces[k] for k in kept], "target_span_id": [f"{1:016x}"] * kept.size,
-                "attributes": gold if stage == "classifier" and recorded.expected else [[]] * kept.size,
-            }
-        )  # fmt: skip
-    return made
-
-
-def desk_store(before: Desk, after: Desk, n: tuple[int, int], recorded: Recorded, random: np.random.Generator) -> Store:
-    """Both releases as a store in memory."""
-    import ibis
-    import pyarrow as pa
-
-    schema = spans_schema().to_pyarrow()
-    tables: list[Any] = []
-    for release, desk, size in (("v1", before, n[0]), ("v2", after, n[1])):
-        for held in columns(work(desk, size, random), desk, release, recorded, random):
-            rows = len(held["trace_id"])
-            empty = {f.name: [[]] * rows if pa.types.is_nested(f.type) else [None] * rows for f in schema}
-            tables.append(pa.table({**empty, **held}, schema=schema))
-    connection = ibis.duckdb.connect()
-    return Store("memory", connection.create_table("spans", pa.concat_tables(tables)), connection=connection, closing=connection.disconnect)
+    measured: tuple[str, ...] = STAGES
 
 
 # --- Incidents -------------------------------------------------------------------------------------------------------------------
@@ -275,47 +207,3 @@ def case(kind: str, random: np.random.Generator) -> Case:
     if kind == "few labels":
         recorded = replace(recorded, gold=1.0, every=0.03)
     return Case(before, after, recorded, right)
-
-
-def rows_of(tickets: Tickets, release: str, recorded: Recorded, random: np.random.Generator) -> list[dict[str, Any]]:
-    """One row a judged ticket, as a query of its spans would give them."""
-    n = tickets.length.size
-    drawn, with_gold = random.random(n) < recorded.every, random.random(n) < recorded.gold
-    cohort = np.digitize(tickets.length, EDGES)
-    gap, steps = np.searchsorted(GAPS_S, tickets.gap_s), np.searchsorted(LENGTHS, tickets.length)
-    return [
-        {
-            "release": release, "session": int(tickets.session[k]), "cohort": COHORTS[cohort[k]],
-            "gap": str(gap[k]), "steps": str(steps[k]),
-            "expected": INTENTS[tickets.intent[k]] if recorded.expected and with_gold[k] else None,
-            "classifier": int(tickets.wrong["classifier"][k]) if with_gold[k] else None, "routing": int(tickets.wrong["routing"][k]),
-            "retrieval": int(tickets.wrong["retrieval"][k]), "failed": int(tickets.wrong["generation"][k]), "weight": 1.0, "n": 1,
-        }
-        for k in np.flatnonzero(drawn)
-    ]  # fmt: skip
-
-
-def labelled_of(given: Case, n: tuple[int, int], random: np.random.Generator, wide: Any) -> Labelled:
-    """The cells of a case without a store between: what ``labelled`` reads from one, in a hundredth of the time."""
-    sides = [rows_of(work(desk, size, random), name, given.recorded, random) for name, desk, size in (
-        ("v1", given.before, n[0]), ("v2", given.after, n[1]),
-    )]  # fmt: skip
-    rows = [*sides[0], *sides[1]]
-    facets = dividing(rows, ("v1", "v2"))
-    rows = [row | {"facet": facets.of(row)} for row in rows]
-    mechanisms = ("classifier", "routing", "retrieval")
-    cells = Cells.of(rows, mechanisms)
-    counts, observed = cells.counted(rows, ("v1", "v2"))
-    shared = given.before.turns > 1.0
-    sessions = tuple(_sessions([row for row in rows if row["release"] == name], cells) for name in ("v1", "v2")) if shared else None
-    confounded = frozenset({"generation"} if given.before.judge != given.after.judge else ())
-    judged = (len(sides[0]), len(sides[1]))
-    return Labelled("answer_quality", cells.strata, mechanisms, counts, cells.weights, judged, (), confounded, wide, sessions, observed)  # type: ignore[arg-type]
-
-
-def _sessions(rows: list[dict[str, Any]], cells: Cells) -> Sessions:
-    if not cells.partial:
-        rows = [row for row in rows if None not in (row["facet"], *(row[name] for name in (*cells.mechanisms, "failed")))]
-    labels = [np.array([2 if row[name] is None else row[name] for row in rows]) for name in (*cells.mechanisms, "failed")]
-    place = cells.places(np.array([cells.stratum(row) for row in rows]), labels, np.ones(len(rows)))
-    return sessions_of(np.array([row["session"] for row in rows]), place, np.ones(len(rows)), int(np.prod(cells.shape)))
