@@ -86,9 +86,9 @@ def add_single(attributes: Attributes, said: Single) -> None:
 
 
 class Described:
-    """A component and what stands on every span of it: ``constants``, built once for the ``source`` in force and copied at each call.
+    """A component and what stands on every span of one sequence: ``constants``, built once for the ``source`` in force and copied a call.
 
-    ``noted`` is the same for an event, which is of no kind.
+    ``noted`` is the same for an event, which is of no kind, and names its row.
     """
 
     __slots__ = ("component", "constants", "noted", "source", "span_name")
@@ -102,8 +102,8 @@ class Described:
 
     def learn(self, recorder: Writer, source: Any) -> None:
         """Build the constants for another source."""
-        self.constants = recorder.constants_of(self.component)
-        self.noted = {name: value for name, value in self.constants.items() if name != OI_KIND}
+        self.constants = {**recorder.constants_of(self.component), BATCH_SIZE: 1}
+        self.noted = {name: value for name, value in self.constants.items() if name != OI_KIND} | {BATCH_INDEX: 0}
         self.source = source
 
 
@@ -191,8 +191,8 @@ def finish_single(
     if described.source is not where:
         described.learn(recorder, where)
     attributes = described.noted.copy() if as_event else described.constants.copy()
-    if length is not None or said is not None:
-        attributes[BATCH_SIZE] = 1
+    if length is None and said is None:
+        del attributes[BATCH_SIZE]
     if call.attributes:
         attributes.update(call.attributes)
         call.attributes = {}
@@ -214,8 +214,8 @@ def finish_single(
             attributes[STATE_STEPS] = state.steps
     if not as_event:
         attributes.update(spoken)
+        spoken[BATCH_INDEX] = attributes.get(BATCH_INDEX, 0)
     inherited: Any = current.get(FACTS_KEY)
-    spoken[BATCH_INDEX] = attributes.get(BATCH_INDEX, 0)
     if inherited is not None and TRAJECTORY_STEP in inherited:
         spoken[TRAJECTORY_STEP] = inherited[TRAJECTORY_STEP]
     if as_event:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ _ROOM: Final = 64
 
 _NEVER_CONTENDED: Final = threading.Lock()
 """Attributes of an event never change, so nothing ever waits for their lock."""
+
+_new: Final[Any] = object.__new__
 
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _SAMPLED_RANDOM: Final = TraceFlags(TraceFlags.SAMPLED | 2)
@@ -77,6 +80,7 @@ class Lane:
         from opentelemetry.attributes import BoundedAttributes
         from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor, SynchronousMultiSpanProcessor, Tracer, _Span
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+        from opentelemetry.sdk.util import BoundedList
 
         self._event, self._bounded = Event, BoundedAttributes
         usual = BoundedAttributes(None, {"key": 1}, immutable=True)
@@ -86,6 +90,7 @@ class Lane:
             and vars(made.attributes).keys() == vars(usual).keys()
             and (made.name, made.timestamp, dict(made.attributes)) == ("name", 2, {"key": 1})
             and callable(_Span._add_event)
+            and isinstance(getattr(BoundedList(1), "_dq", None), deque)
         ):
             return
         self._kind = _Span
@@ -189,14 +194,14 @@ class Lane:
 
     def event_of(self, name: str, attributes: dict[str, Any], time_ns: int) -> Any:
         """Make an event as the SDK's constructors would, without their five calls."""
-        kept = self._bounded.__new__(self._bounded)
+        kept = _new(self._bounded)
         kept._dict = attributes
         kept.maxlen = None
         kept.dropped = 0
         kept.max_value_len = None
         kept._lock = _NEVER_CONTENDED
         kept._immutable = True
-        event = self._event.__new__(self._event)
+        event = _new(self._event)
         event._name = name
         event._timestamp = time_ns
         event._attributes = kept
@@ -220,6 +225,11 @@ class Lane:
             event = self.event_of(name, attributes, time_ns)
             with sdk._lock:
                 if sdk._end_time is None:
-                    sdk._events.append(event)
+                    kept = sdk._events
+                    queue = kept._dq
+                    if len(queue) == queue.maxlen:
+                        kept.append(event)  # and drop the oldest, and count it
+                    else:
+                        queue.append(event)  # without the list's own lock: whoever adds to it holds the span's
                     return
         span.add_event(name, attributes, time_ns)

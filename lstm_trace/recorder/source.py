@@ -20,6 +20,7 @@ from lstm_trace.settings import Settings
 
 SUPPRESS_KEY: Final = context.create_key("lstm_trace.suppress")
 _SUPPRESS_PLAIN: Final = "suppress_instrumentation"
+_SILENCERS: Final = frozenset({_SUPPRESS_INSTRUMENTATION_KEY, _SUPPRESS_PLAIN, SUPPRESS_KEY})
 
 
 class Source(NamedTuple):
@@ -84,8 +85,7 @@ class Sources:
 
     def suppressed(self, current: Context) -> bool:
         """Tell whether the user, or OpenTelemetry itself, asked for silence in this context."""
-        get = current.get
-        return bool(get(_SUPPRESS_INSTRUMENTATION_KEY) or get(_SUPPRESS_PLAIN) or get(SUPPRESS_KEY))
+        return not _SILENCERS.isdisjoint(current) and any(map(current.get, _SILENCERS))
 
     def will_record(self, current: Context) -> bool | None:
         """Tell whether a span that starts in this context records; None where only the sampler knows."""

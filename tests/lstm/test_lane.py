@@ -63,6 +63,24 @@ def test_the_users_limits_hold(monkeypatch: pytest.MonkeyPatch, limits: SpanLimi
     assert spans_of(limits, monkeypatch, short=True, parent=None) == spans_of(limits, monkeypatch, short=False, parent=None)
 
 
+@pytest.mark.parametrize("short", [True, False])
+def test_a_span_that_is_full_of_events_drops_the_oldest_and_counts_them(monkeypatch: pytest.MonkeyPatch, short: bool) -> None:
+    memory = InMemorySpanExporter()
+    provider = TracerProvider(span_limits=SpanLimits(max_events=3), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    if not short:
+        monkeypatch.setattr(Lane, "_prepare", lambda self, limits: None)
+    set_default_recorder(Recorder(Settings(strict=True, span="event"), tracer_provider=provider))
+    model = trace_lstm(Padded(), name="it")
+    with provider.get_tracer("user").start_as_current_span("request") as request:
+        request.add_event("mine")
+        for length in (1, 2, 3, 4):
+            model(torch.tensor([[1] * length]))
+    (span,) = memory.get_finished_spans()
+    assert [event.attributes["lstm.sequence.length"] for event in span.events] == [2, 3, 4]
+    assert span.dropped_events == 2
+
+
 def test_an_event_is_as_immutable_as_any(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -118,8 +119,32 @@ def test_a_large_batch_in_inference_mode_and_out_of_it(classes: int) -> None:
     assert not large.read(logits, "logits", None, 1.0, 8).summary.nonfinite
 
 
+def test_large_batches_of_many_shapes_on_several_threads_at_once() -> None:
+    shapes = [(2000, 40), (700, 90), (65, 6000), (700, 90), (130, 1009), (1024, 1000)]
+    batches = [torch.randn(shape, generator=torch.Generator().manual_seed(number)) * 3 for number, shape in enumerate(shapes)]
+    batches.append(batches[0].double())
+    batches.append(batches[-1][::2].t().contiguous().t())
+    expected = [values.double().softmax(1).amax(1) for values in batches]
+
+    def read(number: int) -> None:
+        for turn in range(40):
+            which = (number + turn) % len(batches)
+            _, rows, summary = large.read(batches[which], "logits", None, 1.0, 8)
+            assert summary.confidence_min == pytest.approx(expected[which].min().item(), abs=1e-6)
+            assert summary.confidence_mean == pytest.approx(expected[which].mean().item(), abs=1e-6)
+            assert expected[which][list(rows)].tolist() == pytest.approx(expected[which].sort().values[:8].tolist(), abs=1e-6)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(4)))
+
+
+@pytest.mark.parametrize("row", [[1000.0, math.nan, 5.0], [math.nan, 1000.0], [5.0, math.nan, -1000.0, 2000.0], [3.0, -math.nan]])
+def test_nan_beside_a_large_number(row: list[float]) -> None:
+    assert prediction.of_logits(row).nonfinite
+
+
 @pytest.mark.parametrize("kind", ["logits", "log_probs", "probs"])
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad", [math.nan, math.copysign(math.nan, -1.0), math.inf, -math.inf])
 def test_a_broken_row_of_a_large_batch(seen: Traced, kind: str, bad: float) -> None:
     logits = torch.randn(700, 90)
     values = {"logits": logits, "log_probs": logits.log_softmax(1), "probs": logits.softmax(1)}[kind]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from opentelemetry import context, trace
@@ -61,6 +63,19 @@ def test_each_sampled_request_gets_a_span_in_its_own_trace(seen: Traced) -> None
         assert facts["lstm.batch.compute"] == pytest.approx((batch.end_time - batch.start_time) / 1e9)
         assert [link.context.span_id for link in span.links] == [batch.context.span_id]
     assert len(seen.spans) == 5
+
+
+def test_numbers_of_a_readers_own_library_are_plain_on_a_requests_span(seen: Traced) -> None:
+    classified: Any = Prediction("a", np.int64(1), np.float32(0.5), np.float32(math.nan))
+    model = trace_lstm(Padded(), name="intent", prediction=lambda output: [classified, Prediction(value=np.float32(2.5))])
+    request = seen.provider.get_tracer("app").start_span("request")
+    with batch_scope([trace.set_span_in_context(request, Context())] * 2):
+        model(IDS[:2])
+    request.end()
+    first, second = (span.attributes for span in seen.spans if span.name == "lstm intent")
+    assert (type(first["lstm.prediction.index"]), type(first["lstm.prediction.confidence"])) == (int, float)
+    assert "lstm.prediction.margin" not in first
+    assert (second["lstm.prediction.value"], type(second["lstm.prediction.value"])) == (2.5, float)
 
 
 @pytest.mark.parametrize("first", ["still open", "ended"])

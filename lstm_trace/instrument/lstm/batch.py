@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext
 
+from lstm_trace import attributes as to
 from lstm_trace import conventions as c
 from lstm_trace.facts import Prediction, SequenceFacts, Single
 from lstm_trace.guard import shield
@@ -76,7 +77,7 @@ def begin(
     call.scope = scope
     call.sampled = sampled
     call.links = _links(scope, sampled[:LINKS_A_SPAN])
-    call.enter()
+    call.enter(call.is_event())
     return call
 
 
@@ -237,14 +238,16 @@ class BatchCall(Call):
             one = SequenceFacts((length,), source, padded) if length is not None and source is not None else None
             recorder.finish_component(request, self.described.component, (), one, extra=dict(request.attributes), error=error, end_ns=end)
             return
-        if prediction is not None and prediction.value is not None:
-            request.attributes[c.PREDICTION_VALUE] = prediction.value
-        single = Single(*_six(prediction)) if prediction is not None else None
+        value = to.exact_float(prediction.value) if prediction is not None else None
+        if value is not None:
+            request.attributes[c.PREDICTION_VALUE] = value
+        single = _single(prediction) if prediction is not None else None
         finish_single(request, single, length, source, padded, None, end, as_event=as_event)
 
 
-def _six(prediction: Prediction) -> tuple[Any, ...]:
-    return (prediction.label, prediction.index, prediction.confidence, prediction.margin, prediction.entropy, prediction.nonfinite)
+def _single(said: Prediction) -> Single:
+    numbers = (to.exact_float(each) for each in (said.confidence, said.margin, said.entropy))  # a component's own may be numpy's
+    return Single(None if said.label is None else str(said.label), to.exact_int(said.index), *numbers, bool(said.nonfinite))
 
 
 def _links(scope: batch_scope, rows: Sequence[int]) -> tuple[Link, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lstm_trace.instrument.lstm.watch import LayerCall
 
 _open: set[Call] = set()
+_set: Final[Any] = dict.__setitem__
 
 
 def live_calls() -> int:
@@ -72,14 +73,15 @@ class Call(ComponentCall):
         self.layers = []
         self.start_ns = recorder.clock()
 
-    def enter(self) -> None:
-        """Make the call current; the next thing is the user's code."""
+    def enter(self, as_event: bool) -> None:
+        """Make the call current, as a span or to be an event on the one that is; the next thing is the user's code."""
         _open.add(self)
-        self.as_event = self.recorder.as_event and self.is_event()
-        if self.as_event:
-            self.token = ambient.enter(Context({**self.parent_context, WATCH_KEY: self}))  # no span of its own: the current one stays
-        else:
-            self.token = ambient.enter(Context({**self.parent_context, ambient.SPAN_KEY: self, WATCH_KEY: self}))
+        self.as_event = as_event
+        inside = Context(self.parent_context)
+        _set(inside, WATCH_KEY, self)  # a Context refuses to be changed, but this one nobody has seen
+        if not as_event:  # an event has no span of its own: the current one stays
+            _set(inside, ambient.SPAN_KEY, self)
+        self.token = ambient.enter(inside)
 
     def is_event(self) -> bool:
         """Tell whether this call is to be an event on the span around it: there is one, and it can be written to."""

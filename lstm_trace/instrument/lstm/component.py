@@ -145,9 +145,10 @@ class Traced:
             call = Call(self, known, recorder, current, parent, args, kwargs)
             if getattr(module, "_compiled_call_impl", None) is not None:
                 call.attributes[c.CODE_COMPILED] = True
-            if decision is None and not call.is_event() and not call.start().is_recording():
+            as_event = recorder.as_event and span is not None and span.is_recording()
+            if decision is None and not as_event and not call.start().is_recording():
                 return None  # only now the sampler has said so
-            call.enter()
+            call.enter(as_event)
         except Exception as error:  # noqa: BLE001  the shield's own rule, without entering anything
             shield.caught(error)
             return None

@@ -16,7 +16,7 @@ _LARGE: Final = 1 << 15
 _BLOCK: Final = 1 << 17
 """Numbers of a block: 512 KiB in float32, so that it and what is made of it stay in a core's own cache."""
 _KEPT_BLOCKS: Final = 64
-"""Blocks of a batch at most whose bench is kept for the next batch of that shape."""
+"""Blocks of a batch at most whose bench is kept for the next batch of that shape; its rows must have room in one block as well."""
 _ADDED: Final = 4096
 """Numbers of a row at most that one matrix product adds to within 1e-6."""
 _DETAILED: Final = 8
@@ -113,7 +113,7 @@ def _of_logits(values: Any, temperature: float) -> Any:
     bench.tops.div_(bench.sums)
     lowest, smallest, check = bench.rows.amin(1).tolist()
     found = bench.tops.clone()
-    if len(bench.blocks) <= _KEPT_BLOCKS:
+    if len(bench.blocks) <= _KEPT_BLOCKS and bench.rows.numel() <= _BLOCK:
         _benches.clear()
         _benches[key] = bench
     # The first is 0 where a sum overflowed, and NaN where any number is one; a sum below the second is not exact; exp() makes nothing of

@@ -62,19 +62,22 @@ def of_logits(row: list[float], names: Names | None = None, temperature: float =
         return _binary_logit(row, names, temperature)
     if temperature != 1.0:
         row = [each / temperature for each in row]
-    top = max(row)
+    ordered = sorted(row)  # less than two searches for a largest
+    top, second = ordered[-1], ordered[-2]
     index = row.index(top)
-    if -_UNSHIFTED < top < _UNSHIFTED:
-        weights, shift = list(map(exp, row)), 0.0
-    else:
-        weights, shift = [exp(each - top) for each in row], top
+    try:
+        if -_UNSHIFTED < top < _UNSHIFTED:
+            weights, shift = list(map(exp, row)), 0.0
+        else:
+            weights, shift = [exp(each - top) for each in row], top
+    except OverflowError:
+        return _BROKEN  # nothing is larger than the largest, but NaN puts them in any order
     total = sum(weights)
     # -sum p log p with log p = x - shift - log total
     entropy = log(total) + shift - sum(map(mul, weights, row)) / total
     if not isfinite(entropy):
         return _BROKEN  # any number that is not finite makes it NaN
     largest = weights[index]
-    weights[index] = 0.0
     # Single(…) without its constructor, which is Python
     return tuple.__new__(
         Single,
@@ -82,7 +85,7 @@ def of_logits(row: list[float], names: Names | None = None, temperature: float =
             names.get(index) if names is not None else None,
             index,
             largest / total,
-            (largest - max(weights)) / total,
+            (largest - exp(second - shift)) / total,
             entropy if entropy > 0.0 else 0.0,
             False,
         ),

@@ -39,7 +39,13 @@ class LayerCall:
     on with the same sequences. A layer that is called again from nothing has a call of its own for each.
     """
 
-    __slots__ = ("calls", "cell", "keys", "layer", "more", "out", "rows", "value")
+    # Defaults on the class: most layers are called once.
+    calls = 1
+    more = 0
+    """Steps of the calls that went on with these sequences."""
+    rows: list[int] | None = None
+    """Steps of each further call from nothing, where every one had one sequence: a loop over the rows of a batch."""
+    out: Any = None
 
     def __init__(self, layer: Any, value: Any, keys: list[int] | None, cell: bool) -> None:
         self.layer = layer
@@ -48,12 +54,6 @@ class LayerCall:
         self.keys = keys
         """What identifies the state that came from outside of this call; FRESH where none did."""
         self.cell = cell
-        self.calls = 1
-        self.more = 0
-        """Steps of the calls that went on with these sequences."""
-        self.rows: list[int] | None = None
-        """Steps of each further call from nothing, where every one had one sequence: a loop over the rows of a batch."""
-        self.out: Any = None
 
     @property
     def fresh(self) -> bool:
