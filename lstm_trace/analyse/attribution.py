@@ -76,7 +76,8 @@ def attribute(cells: Labelled, *, seed: int = 0) -> Attribution:
         return Attribution((0.0, 0.0), 0.0, 0.0, nothing, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), ())
     before, after = cells.weighted()
     drawn = _bootstrap(cells, np.random.default_rng(seed))
-    alike = shapley.alike(before, after)
+    each = _per_case(cells)
+    alike = [each * cases for cases in shapley.alike(before / each, after / each)]
     shares = 100.0 * shapley.contributions(before[None], after[None], borrowed=BORROWED, alike=alike)[0]
     replicates = 100.0 * shapley.contributions(*drawn, borrowed=BORROWED, alike=alike)
     tests = _direct(cells, drawn)
@@ -94,6 +95,22 @@ def attribute(cells: Labelled, *, seed: int = 0) -> Attribution:
     spread = float(replicates.sum(axis=(1, 2)).std())
     mix, rate = _kitagawa(before, after, drawn)
     return Attribution(rates, 100.0 * (rates[1] - rates[0]), spread, tuple(parts), mix, rate, _places(cells, shares, tests))
+
+
+def _per_case(cells: Labelled) -> float:
+    """The weight that says as much of the fail rate as one independent case: above 1 where sessions or weights make traces alike."""
+    weighed = (cells.counts * cells.weights).reshape(2, -1).sum(axis=1)
+    cases = weighed**2 / np.maximum((cells.counts * cells.weights**2).reshape(2, -1).sum(axis=1), 1e-300)
+    if cells.sessions is None:
+        return float(weighed.sum() / cases.sum())
+    held = cells.counts if cells.observed is None else cells.observed.counts
+    scores: list[Floats] = []
+    for rate, side in zip((_rate(table) for table in cells.weighted()), held, strict=True):
+        score = np.zeros_like(side)
+        by_outcome = np.moveaxis(score, -2 if cells.observed is None else -1, 0)  # a view
+        by_outcome[0], by_outcome[1] = -rate, 1.0 - rate
+        scores.append((score if cells.observed is not None else score * cells.weights).ravel())
+    return float(design_effect(cells.sessions, scores) * weighed.sum() / cases.sum())
 
 
 def _rate(table: Floats) -> float:
