@@ -13,7 +13,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Span, SpanLimits, SpanProcessor, TracerProvider, sampling
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
@@ -224,3 +224,37 @@ def test_a_fork_while_a_span_is_changed_leaves_the_child_able_to_end_spans() -> 
     done.set()
     holder.join(10)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+class Counting(BatchSpanProcessor):
+    """A user's batch processor that does more than the SDK's at a span's end."""
+
+    ended = 0
+
+    def on_end(self, span: Any) -> None:
+        self.ended += 1
+        super().on_end(span)
+
+
+@pytest.mark.parametrize("kind", [BatchSpanProcessor, Counting])
+def test_batch_processors_hear_of_every_end(kind: type[BatchSpanProcessor]) -> None:
+    first, second = InMemorySpanExporter(), InMemorySpanExporter()
+    source = TracerProvider(shutdown_on_exit=False)
+    batch = kind(first)
+    source.add_span_processor(batch)
+    tracer = source.get_tracer("scope")
+    starting = Starting(tracer, Lane(tracer))
+
+    def write(name: str) -> None:
+        starting.end(starting.start(name, Context(), INVALID_SPAN_CONTEXT, SpanKind.INTERNAL, {}, (), 1), None, (), 2)
+
+    write("one")
+    source.add_span_processor(BatchSpanProcessor(second))  # heard from then on
+    write("two")
+    assert source.force_flush()
+    assert [span.name for span in first.get_finished_spans()] == ["one", "two"]
+    assert [span.name for span in second.get_finished_spans()] == ["two"]
+    assert getattr(batch, "ended", 2) == 2
+    source.shutdown()
+    write("three")  # into a processor that was shut down: dropped as the SDK drops it
+    assert len(first.get_finished_spans()) == 2
