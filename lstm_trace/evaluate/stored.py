@@ -38,6 +38,7 @@ COLUMNS: Final = (
 """The columns of the spans table that are read."""
 
 _DOCUMENT: Final = re.compile(re.escape(c.OI_DOCUMENTS) + r"(\d+)\.document\.content\Z")
+_EXPECTED: Final = c.EVALUATION_EXPECTED.removeprefix(c.EVALUATION_METADATA)
 _NO_CONTENT: Final = "record with LSTM_TRACE_CONTENT=on, or give it in the gold line as"
 
 
@@ -187,7 +188,7 @@ def _of_prediction(trace: StoredTrace, gold: GoldLine) -> Case:
     response = call.label if gold.response is None else gold.response
     if response is None:
         raise Missing("the component span has no label")
-    metadata = {"expected": gold.label} if isinstance(gold.label, str) else {}
+    metadata = {_EXPECTED: gold.label} if isinstance(gold.label, str) else {}
     return Case(trace.ref(call.span_id), Material(response, gold.label), _copies(trace, call), metadata)
 
 
@@ -196,7 +197,7 @@ def _of_branch(trace: StoredTrace, gold: GoldLine) -> Case:
         raise Missing("the gold line has no branch")
     if not trace.branches:
         raise Missing("the trace has no branch")
-    metadata = {"expected": gold.branch} if isinstance(gold.branch, str) else {}
+    metadata = {_EXPECTED: gold.branch} if isinstance(gold.branch, str) else {}
     return Case(trace.ref(trace.root), Material(list(trace.branches), gold.branch), _copies(trace), metadata)
 
 

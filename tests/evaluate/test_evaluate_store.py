@@ -73,6 +73,10 @@ def test_gold_labels_become_scores_on_the_component_spans(tmp_path: Path, capsys
         ("branch_match", 12, 0, 0),
     ]
     assert report["evaluations"][0]["fail_rate"] == 0.25
+    with open_store(store) as opened:
+        made = opened.spans.filter(opened.spans.evaluation_name == "ground_truth_match").select("target_trace_id", "attributes")
+        stated = {row["target_trace_id"]: dict(row["attributes"])[c.EVALUATION_EXPECTED] for row in made.to_pyarrow().to_pylist()}
+    assert stated == {line["trace_id"]: line["label"] for line in wrong_at(answered, 3, 7, 8)}
     assert report["spans"] == {"written": 24, "refused": 0}
     with open_store(store) as opened:
         components = {row["trace_id"]: row for row in opened.spans.filter(opened.spans.name == "lstm intent").to_pyarrow().to_pylist()}
