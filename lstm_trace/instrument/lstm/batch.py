@@ -246,8 +246,10 @@ class BatchCall(Call):
 
 
 def _single(said: Prediction) -> Single:
-    numbers = (to.exact_float(each) for each in (said.confidence, said.margin, said.entropy))  # a component's own may be numpy's
-    return Single(None if said.label is None else str(said.label), to.exact_int(said.index), *numbers, bool(said.nonfinite))
+    # a component's own reader may have taken them from numpy
+    confidence, margin, entropy = to.exact_float(said.confidence), to.exact_float(said.margin), to.exact_float(said.entropy)
+    label = None if said.label is None else str(said.label)
+    return Single(label, to.exact_int(said.index), confidence, margin, entropy, bool(said.nonfinite))
 
 
 def _links(scope: batch_scope, rows: Sequence[int]) -> tuple[Link, ...]:
