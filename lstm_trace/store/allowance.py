@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 _CGROUPS: Final = Path("/sys/fs/cgroup")
+_OWN: Final = Path("/proc/self/cgroup")
 _BEYOND: Final = 1 << 60
 """Bytes. Control groups write an unlimited amount as a number beyond this, or as `max`."""
 
@@ -56,7 +57,7 @@ def _of_process() -> Iterator[int]:
 
 def _group(controller: str) -> Iterator[Path]:
     """The folders of this process's control group and of those around it, in version 2 and in the ``controller``'s version 1."""
-    for line in _text(Path("/proc/self/cgroup")).splitlines():
+    for line in _text(_OWN).splitlines():
         _, controllers, place = (*line.split(":", 2), "", "")[:3]
         if controllers and controller not in controllers.split(","):
             continue

@@ -24,8 +24,10 @@ from lstm_trace.store.schema import spans_schema
 SUFFIX: Final = ".parquet"
 _BATCH: Final = 1 << 15
 """Rows that are read at a time."""
-_ROW_GROUP: Final = 1 << 16
-"""Rows. DuckDB reads row groups in parallel and skips them by their statistics."""
+_SMALL_BATCH: Final = 1 << 11
+"""Likewise where memory is limited: rows may be wide."""
+_ROW_GROUP: Final = 1 << 17
+"""Rows. DuckDB reads row groups in parallel and skips them by their statistics; but a footer of many takes long to read."""
 _LARGEST_GROUP: Final = 64 << 20
 """Bytes of Arrow memory that may wait for a row group to fill: huge attributes make small groups."""
 
@@ -71,7 +73,7 @@ def _as_one_file(store: Store) -> Generator[Store, None, None]:
     spool = Spool()
     try:
         schema = spans_schema().to_pyarrow()
-        spool.fill(pa.Table.from_batches([batch]).cast(schema) for batch in store.batches(_BATCH))
+        spool.fill(pa.Table.from_batches([batch]).cast(schema) for batch in store.batches(_at_once()))
         with open_files(store.address, [spool.file], {}, scratch=spool.folder, closing=spool.close) as copied:
             yield copied
     finally:
@@ -95,7 +97,7 @@ def _write(store: Store, skipped: dict[str, int], place: Path) -> int:
             metadata = {EACH_ONCE: json.dumps(skipped).encode(), MARKED: json.dumps(asdict(marking.known)).encode()}
             if marking.latest_marked:
                 metadata[LATEST_MARKED] = b"1"
-            tables = (pa.Table.from_batches([batch]).cast(schema) for batch in marking.batches(_BATCH))
+            tables = (pa.Table.from_batches([batch]).cast(schema) for batch in marking.batches(_at_once()))
             with parquet.ParquetWriter(file, schema.with_metadata(metadata), compression="zstd") as writer:
                 for group in _alike(tables):
                     writer.write_table(group)
@@ -105,6 +107,10 @@ def _write(store: Store, skipped: dict[str, int], place: Path) -> int:
         finally:
             let_go(held)
     return written
+
+
+def _at_once() -> int:
+    return _BATCH if allowance.memory() is None else _SMALL_BATCH
 
 
 def _alike(tables: Iterable[Any]) -> Iterator[Any]:

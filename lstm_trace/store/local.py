@@ -34,7 +34,7 @@ def open_path(address: str, path: Path) -> Store:
             where = f"no room to unpack it in {spool.folder.parent} ({error.strerror or error}); TMPDIR names another folder"
             raise BadInput(f"{address}: {where}") from None
         except (MemoryError, duckdb.OutOfMemoryException):
-            raise BadInput(f"{address}: not enough memory to read it; some 900 MB are needed, however large it is") from None
+            raise BadInput(f"{address}: not enough memory to read it; some 500 MB are needed, however large it is") from None
         skipped = {"malformed": tally.malformed, "other_signals": tally.other_signals, "unreadable": unreadable + len(vanished)}
         skipped = {name: count for name, count in skipped.items() if count}
         if not (spool.rows or ready):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from lstm_trace.store import allowance
 from lstm_trace.store import marks as m
 from lstm_trace.store.evaluations import by_age
 from lstm_trace.store.marks import ROW
@@ -18,6 +19,8 @@ from lstm_trace.store.schema import COLUMNS
 
 _RANGE: Final = 1 << 17
 """Rows that are joined to their marks at a time."""
+_SMALL_RANGE: Final = 1 << 14
+"""Likewise where memory is limited: rows may be wide."""
 _NARROW: Final = ("units", "leaders", "judgements")
 """The tables of marks, sorted by ``ROW``, so that a range of them is a few row groups."""
 
@@ -47,8 +50,9 @@ class Marking:
 
     def batches(self, size: int) -> Iterator[Any]:
         """All spans with their marks as Arrow record batches of about ``size`` rows."""
-        for start in range(0, self._rows, _RANGE):
-            yield from rows_of(self._connection, self._range(f"{ROW} >= {start} and {ROW} < {start + _RANGE}"), size)
+        many = _RANGE if allowance.memory() is None else _SMALL_RANGE
+        for start in range(0, self._rows, many):
+            yield from rows_of(self._connection, self._range(f"{ROW} >= {start} and {ROW} < {start + many}"), size)
 
     def _range(self, within: str) -> str:
         told = {m.of(fact) for fact in m.FACTS}

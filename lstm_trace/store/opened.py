@@ -15,6 +15,7 @@ ACCEPTED: Final = (
     "or jaeger+http://host:16686"
 )
 
+_ENGINES: Final = ("duckdb", "clickhouse_connect")
 _NOTHING_LOST: Final = ("duplicate", "other_signals")
 
 
@@ -94,6 +95,8 @@ class Store:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None and type(error).__module__.partition(".")[0].lstrip("_") in _ENGINES:
+            error.args = (f"{self.address}: {error}", *error.args[1:])  # an engine's message rarely names what it was reading
         self.close()
 
 

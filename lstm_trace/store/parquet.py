@@ -36,7 +36,7 @@ _MEMORY_A_THREAD: Final = 128 << 20
 """Bytes that DuckDB needs to get on, by its own account."""
 _LEAST_MEMORY: Final = 128 << 20
 """Bytes below which DuckDB answers nothing."""
-_OURS: Final = 256 << 20
+_OURS: Final = 352 << 20
 """Bytes that the rest of the process takes, everything imported included."""
 _JUDGING: Final = f"{{evaluation_name}} is not null and {{{SUPERSEDED}}} is not true"
 _UNITS: Final = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}

@@ -18,6 +18,7 @@ from typing import Any, Final
 from lstm_trace.store import allowance
 from lstm_trace.store.leftovers import hold, let_go, sweep
 from lstm_trace.store.lenient import Tally
+from lstm_trace.store.schema import COLUMNS
 
 _PREFIX: Final = "lstm-trace-"
 _ROW_GROUP: Final = 1 << 16
@@ -27,6 +28,15 @@ _LARGEST_GROUP: Final = 64 << 20
 
 _A_BLOCK: Final = 192 << 20
 """Bytes that a block may take while it is parsed: its lines, the same as nested columns, and as rows."""
+
+_ITEMS: Final = ("events", "links")
+_DISTINCT: Final = (
+    "trace_id", "span_id", "parent_span_id", "session_id", "user_id", "upstream_span_id", "target_trace_id", "target_span_id",
+    "evaluation_identifier", "evaluation_explanation",
+)  # fmt: skip
+"""Texts that are another one in nearly every row."""
+_ASKED_FOR: Final = ("trace_id", "start_ns", "component", "evaluation_name")
+"""Columns by whose statistics a query may pass over rows."""
 
 
 class Spool:
@@ -45,18 +55,29 @@ class Spool:
     def fill(self, tables: Iterable[Any]) -> None:
         """Write Arrow tables of ``flatten.arrow_schema()``; once."""
         # Late: a store that is Parquet already needs none of it, and to import it takes as long as a small query.
+        import pyarrow as pa
         from pyarrow import parquet
 
         from lstm_trace.store.flatten import arrow_schema
 
-        with parquet.ParquetWriter(os.fspath(self.file), arrow_schema(), compression="lz4") as writer:
+        # Read a few times at most: what says little of a column is not worked out for it.
+        how = {"compression": "lz4", "use_dictionary": _repeating(), "write_statistics": list(_ASKED_FOR)}
+        with parquet.ParquetWriter(os.fspath(self.file), arrow_schema(), **how) as writer:
             for group in _grouped(tables):
                 writer.write_table(group)
                 self.rows += group.num_rows
+        pa.default_memory_pool().release_unused()
 
     def close(self) -> None:
         """Remove the folder."""
         self._removal()
+
+
+def _repeating() -> list[str]:
+    """The columns, and parts of them, whose texts are worth a dictionary."""
+    flat = [column.name for column in COLUMNS if column.type == "string" and column.name not in _DISTINCT]
+    nested = [f"{owner}.key_value.key" for owner in ("attributes", "resource", *(f"{items}.list.element.attributes" for items in _ITEMS))]
+    return [*flat, *nested, "resource.key_value.value", "events.list.element.name"]
 
 
 def _remove(folder: Path, held: int) -> None:

@@ -39,6 +39,8 @@ def test_damaged_pages_are_one_line(whole, tmp_path, monkeypatch, capsys, seed):
         said = capsys.readouterr().err
         assert (left.value.code, said.count("\n")) in ((0, 0), (2, 1))
         assert target.exists() == (words[0] == "convert" and left.value.code == 0)
+        if left.value.code == 2:
+            assert str(path) in said
     assert not list(tmp_path.glob(".*unfinished"))
     if seed == 0:
         assert left.value.code == 2
