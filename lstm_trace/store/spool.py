@@ -61,7 +61,7 @@ class Spool:
         from lstm_trace.store.flatten import arrow_schema
 
         # Read a few times at most: what says little of a column is not worked out for it.
-        how = {"compression": "lz4", "use_dictionary": _repeating(), "write_statistics": list(_ASKED_FOR)}
+        how: dict[str, Any] = {"compression": "lz4", "use_dictionary": _repeating(), "write_statistics": list(_ASKED_FOR)}
         with parquet.ParquetWriter(os.fspath(self.file), arrow_schema(), **how) as writer:
             for group in _grouped(tables):
                 writer.write_table(group)
