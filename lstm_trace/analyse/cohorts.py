@@ -12,7 +12,7 @@ from lstm_trace.analyse.dimensions import ALIASES, UNKNOWN, dimension, rank
 from lstm_trace.analyse.intervals import wilson
 from lstm_trace.analyse.steps import StepRow as StepRow
 from lstm_trace.analyse.steps import late_steps as late_steps
-from lstm_trace.analyse.values import fetched, plain
+from lstm_trace.analyse.values import fetched, plain, quantile
 from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
 from lstm_trace.store.marks import GIVEN, MADE, TRACE_CALLS
@@ -178,8 +178,9 @@ def _said(store: Store, name: str, column: str) -> Any:
 def _facts(store: Store, units: Any, names: Sequence[str]) -> list[dict[str, Any]]:
     tokens = cases.tokens(store)
     keys = [f"by_{index}" for index in range(len(names))]
-    of_calls = {"latency_p50_s": units.duration_s.quantile(0.5), "latency_p99_s": units.duration_s.quantile(0.99)}
-    latency = units.group_by(keys).aggregate(**_of_calls(units), **of_calls)
+    latency = units.group_by(keys).aggregate(
+        **_of_calls(units), latency_p50_s=quantile(units.duration_s, 0.5), latency_p99_s=quantile(units.duration_s, 0.99)
+    )
     whole = units.select("trace_id", *keys).distinct().left_join(tokens, "trace_id")
     spent = whole.group_by(keys).aggregate(traces=whole.count(), input_tokens_mean=whole.given.mean(), output_tokens_mean=whole.made.mean())
     return fetched(latency.inner_join(spent, keys))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.make_spans import lines
@@ -13,6 +14,7 @@ from lstm_trace.analyse.compare import compare
 from lstm_trace.analyse.diagnose import diagnose
 from lstm_trace.analyse.drift import drift
 from lstm_trace.analyse.onetrace import read_trace
+from lstm_trace.analyse.values import fetched, quantile
 from lstm_trace.analyse.watch import watch
 from lstm_trace.errors import BadInput
 from lstm_trace.store import open_store
@@ -48,6 +50,17 @@ def test_cohorts(both, by):
     here, there = (cohorts(store, by).as_dict() for store in both)
     assert there == rounded(here)
     assert here["rows"]
+
+
+def test_a_quantile_of_many_values_is_exact(both):
+    values = both[1].connection.sql(
+        "select if(number = 7, null, toFloat64(cityHash64(number))) as x, 1 as n from numbers(20000)", dialect="clickhouse"
+    )
+    drawn = np.array([row["x"] for row in fetched(values.filter(values.x.notnull()))])
+    found = fetched(values.aggregate(**{f"p{level}": quantile(values.x, level / 100) for level in (0, 50, 99, 100)}))
+    assert found == [{f"p{level}": pytest.approx(np.quantile(drawn, level / 100), rel=1e-12) for level in (0, 50, 99, 100)}]
+    nothing = values.filter(values.x < 0)
+    assert fetched(nothing.aggregate(p50=quantile(nothing.x, 0.5))) == [{"p50": None}]
 
 
 def test_cohorts_with_other_edges_and_a_window(both):
