@@ -31,7 +31,7 @@ PEERS = {
     "traceloop": "opentelemetry.instrumentation.langchain",
     "official": "opentelemetry.instrumentation.genai.langchain",
 }
-GOALS = {"sampled": 1.2, "unsampled": 0.4, "off": 0.4}
+GOALS = {"sampled": 1.2, "off": 0.4}
 
 
 # --- Workloads: invoke(config) ---------------------------------------------------------------------------------------------------
