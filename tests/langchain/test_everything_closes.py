@@ -223,17 +223,18 @@ async def drain(stream: Any) -> None:
         pass
 
 
-@pytest.mark.parametrize("form", ["model", "chain", "fallbacks", "completion"])
+@pytest.mark.parametrize("form", ["model", "chain", "fallbacks", "completion", "several"])
 async def test_a_cancellation_at_any_turn_of_the_loop_closes_the_model_at_once(langchain: Traced, form: str) -> None:
     model: Any = Scripted(seconds=60)
     called = {
-        "model": model,
-        "chain": RunnablePassthrough() | model,
-        "fallbacks": model.with_fallbacks([Scripted()]),
-        "completion": SlowCompletion(),
+        "model": lambda: model.ainvoke("x"),
+        "chain": lambda: (RunnablePassthrough() | model).ainvoke("x"),
+        "fallbacks": lambda: model.with_fallbacks([Scripted()]).ainvoke("x"),
+        "completion": lambda: SlowCompletion().ainvoke("x"),
+        "several": lambda: model.agenerate([[HumanMessage("x")], [HumanMessage("y")]]),
     }[form]
     for turns in range(1, 24):
-        task = asyncio.create_task(called.ainvoke("x"))
+        task = asyncio.create_task(called())
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()

@@ -74,11 +74,13 @@ def _context_in(scope: Scope) -> Context:
 
 
 def _left(scope: Scope, error: BaseException) -> None:
-    if scope.run is None or (scope.reported and isinstance(error, Exception)):
+    runs = scope.several if scope.run is None else (scope.run,)
+    if not runs or (scope.reported and isinstance(error, Exception)):
         return
     if not isinstance(error, (StopIteration, StopAsyncIteration)):
-        with shield:
-            handler.fail(scope.run, error)
+        for run in runs:
+            with shield:
+                handler.fail(run, error)
 
 
 def _is_left(scope: Scope) -> None:

@@ -149,7 +149,9 @@ def _begin(
         if scope.tries:
             if run.above is None or not run.above.is_tried_in(scope):
                 run.tries = scope
-        elif len(several) == 1 and run.context is not None:
+        elif len(several) > 1:
+            scope.several.append(run)
+        elif run.context is not None:
             scope.run = run
             ambient.enter(run.context)  # the scope's wrapper puts the caller's context back, in its own frame
     if len(several) > 1 and type(several[0]).__name__ == "CallbackManagerForLLMRun" and opener is starts.chat:

@@ -208,12 +208,14 @@ class Scope:
 
     ``graph`` and ``agent`` say what the run is, ``thread`` is its conversation. ``adopt`` is a run that is open already and that the
     framework's own run is to become instead of a second span. With ``tries`` several
-    runs may start, each of which tries one thing after another below itself; the scope is never taken.
+    runs may start, each of which tries one thing after another below itself; the scope is never taken. ``several`` are the runs of a
+    model that is asked several things in one call.
     """
 
     def __init__(self, *, graph: bool = False, agent: bool = False, adopt: Run | None = None, tries: bool = False) -> None:
         self.thread: str | None = None
         self.run: Run | None = None
+        self.several: list[Run] = []
         self.taken = self.reported = False
         self.tries = tries
         self.graph = graph
