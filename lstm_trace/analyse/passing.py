@@ -30,6 +30,7 @@ def failed(evaluations: Any) -> Any:
     import ibis
 
     # Looked up once, outside of any branch: so DuckDB looks up each distinct label and not each row's.
-    place = ibis.array([*FAILING, *PASSING]).index(evaluations.label.lower()).nullif(-1)
+    labels: Any = ibis.array([*FAILING, *PASSING])
+    place = labels.index(evaluations.label.lower()).nullif(-1)
     said = ibis.coalesce((place < len(FAILING)).cast("int64"), (evaluations.score < PASS_SCORE).cast("int64"))
     return judged(evaluations).ifelse(said, ibis.null("int64"))
