@@ -119,6 +119,17 @@ def test_a_large_batch_in_inference_mode_and_out_of_it(classes: int) -> None:
     assert not large.read(logits, "logits", None, 1.0, 8).summary.nonfinite
 
 
+@pytest.mark.parametrize("masked", [-1e4, -1e9, -3e38])
+def test_classes_masked_by_very_small_logits_are_no_minus_infinity(masked: float) -> None:
+    logits = torch.randn(700, 90, generator=torch.Generator().manual_seed(4))
+    logits[:, 80:] = masked
+    _, _, summary = large.read(logits, "logits", None, 1.0, 8)
+    assert not summary.nonfinite
+    assert summary.confidence_mean == pytest.approx(logits.double().softmax(1).amax(1).mean().item(), abs=1e-6)
+    logits[5, 85] = -math.inf
+    assert large.read(logits, "logits", None, 1.0, 8).summary.nonfinite
+
+
 def test_large_batches_of_many_shapes_on_several_threads_at_once() -> None:
     shapes = [(2000, 40), (700, 90), (65, 6000), (700, 90), (130, 1009), (1024, 1000)]
     batches = [torch.randn(shape, generator=torch.Generator().manual_seed(number)) * 3 for number, shape in enumerate(shapes)]

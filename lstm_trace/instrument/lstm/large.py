@@ -98,27 +98,26 @@ def _of_logits(values: Any, temperature: float) -> Any:
 
     key = (values.shape[0], values.shape[1], values.dtype)
     bench = _benches.pop(key, None) or _Bench(*key)
-    for part, (work, bits, tops, sums, checks) in zip(values.split(bench.step), bench.blocks, strict=True):
+    for part, (work, bits, tops, sums, least) in zip(values.split(bench.step), bench.blocks, strict=True):
         if temperature == 1.0:
             torch.exp(part, out=work)
         else:
             torch.div(part, temperature, out=work).exp_()
         torch.amax(bits, 1, out=tops)
+        torch.amin(bits, 1, out=least)
         if bench.ones is not None:
             torch.mv(work, bench.ones, out=sums)
-            torch.mv(part, bench.ones, out=checks)
         else:
             torch.sum(work, 1, out=sums)
-            torch.sum(part, 1, out=checks)
     bench.tops.div_(bench.sums)
-    lowest, smallest, check = bench.rows.amin(1).tolist()
+    lowest, smallest, zero = bench.rows.amin(1).tolist()
     found = bench.tops.clone()
     if len(bench.blocks) <= _KEPT_BLOCKS and bench.rows.numel() <= _BLOCK:
         _benches.clear()
         _benches[key] = bench
-    # The first is 0 where a sum overflowed, and NaN where any number is one; a sum below the second is not exact; exp() makes nothing of
-    # minus infinity, but the plain sum shows it.
-    if lowest > 0.0 and smallest > 1e-20 and check > -math.inf:
+    # The first is 0 where a sum overflowed, and NaN where any number is one; a sum below the second is not exact. exp() makes 0 of minus
+    # infinity, and of what is merely very small: then the plain sum tells.
+    if lowest > 0.0 and smallest > 1e-20 and (zero > 0.0 or isfinite(values.sum().item())):
         return found
     return torch.where(torch.isfinite(values).all(1), _shifted(values, temperature), math.nan)
 
@@ -157,12 +156,12 @@ class _Bench:
             work = torch.empty(min(step, rows), classes, dtype=dtype, device="cpu")  # whatever the caller's default device is
             self.rows = torch.empty(3, rows, dtype=dtype, device="cpu")
             self.ones = torch.ones(classes, dtype=dtype, device="cpu") if classes <= _ADDED else None
-            self.tops, self.sums, checks = self.rows
+            self.tops, self.sums, least = self.rows
             self.blocks: list[Sequence[Any]] = []
-            for tops, sums, check in zip(self.tops.split(step), self.sums.split(step), checks.split(step), strict=True):
+            for tops, sums, low in zip(self.tops.split(step), self.sums.split(step), least.split(step), strict=True):
                 part = work[: len(tops)]
                 # as whole numbers exponentials have the same order, and nobody looks for NaN among them: the sum shows it
-                self.blocks.append((part, part.view(whole), tops.view(whole), sums, check))
+                self.blocks.append((part, part.view(whole), tops.view(whole), sums, low.view(whole)))
 
 
 _benches: dict[tuple[int, int, Any], _Bench] = {}
