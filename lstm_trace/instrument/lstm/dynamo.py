@@ -3,14 +3,16 @@
 Our ``__call__`` is a frame that Dynamo skips: it runs as plain Python outside of the graph, at every call, and the user's ``forward``
 below it is compiled as if we were not there. So a component compiled before or after decorating has the same graphs as the bare one. A
 component *inside* a larger compiled model is inlined into its graph instead; there we ask for one graph break, and where the user
-demanded a full graph we leave the call untraced and say so once. What we do ourselves is never compiled.
+demanded a full graph we leave the call untraced and say so once. The same holds for a recurrent layer that has a span of its own, where
+Dynamo inlines it (``allow_rnn``). What we do ourselves is never compiled.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 from lstm_trace.instrument.lstm.importing import when_imported
@@ -39,6 +41,9 @@ apart: Callable[..., Any] = _apart
 must_break: Callable[[str], bool]
 """Asked while Dynamo traces: whether a component that is inlined into a larger graph may break it."""
 
+must_break_alone: Callable[[str], bool]
+"""Asked while Dynamo traces a recurrent layer that would have a span of its own, were no decorated component around it."""
+
 graph_break: Callable[[], None]
 
 
@@ -66,7 +71,7 @@ def _ask_torch(torch: Any) -> None:
 
 
 def _prepare(dynamo: Any) -> None:
-    global _skip, apart, callback, graph_break, must_break
+    global _skip, apart, callback, graph_break, must_break, must_break_alone
     import torch
     from torch._dynamo.eval_frame import skip_code
 
@@ -82,7 +87,11 @@ def _prepare(dynamo: Any) -> None:
             _log.warning("component %s is part of a larger graph compiled with fullgraph=True: its calls are not traced", name)
         return False
 
+    def decide_alone(name: str) -> bool:
+        return not _is_below_ours() and decide(name)
+
     must_break = torch.compiler.assume_constant_result(decide)
+    must_break_alone = torch.compiler.assume_constant_result(decide_alone)
     graph_break = dynamo.graph_break
     apart = dynamo.disable(_apart)
     callback = torch._C._dynamo.eval_frame.get_eval_frame_callback  # pyright: ignore[reportAttributeAccessIssue]
@@ -90,6 +99,16 @@ def _prepare(dynamo: Any) -> None:
     every: Callable[[CodeType], None] = skip_code
     for code in _frames:
         every(code)
+
+
+def _is_below_ours() -> bool:
+    """Tell whether a call of ours is on the stack: of what is compiled here, a decorated component has the span, sampled or not."""
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        if frame.f_code in _frames:
+            return True
+        frame = frame.f_back
+    return False
 
 
 when_imported("torch", _ask_torch)

@@ -130,6 +130,9 @@ def _watched(cls: Any, *, cell: bool) -> Any:
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         if is_dynamo_compiling():
+            # Only with allow_rnn: otherwise Dynamo stops at these layers by itself.
+            if auto is not None and not cell and dynamo.must_break_alone(type(self).__name__):
+                dynamo.graph_break()
             return owner.__call__(self, *args, **kwargs)
         call: Any = current().get(WATCH_KEY)
         if call is None:
