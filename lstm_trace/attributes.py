@@ -42,13 +42,16 @@ def error_type(error: BaseException) -> str:
 
 
 def exact(value: Any) -> str | int | float | bool:
-    """Return a value as the plain type that the SDK keeps: a numpy or tensor scalar as its number, a non-finite one and the rest as text.
+    """Return a value as the plain type that the SDK keeps: a numpy or tensor scalar as its number, a non-finite one, one of more
+    than 64 bits and the rest as text.
 
     >>> exact(True), exact(3), exact(float("inf"))
     (True, 3, 'inf')
     """
     item = getattr(value, "item", None)
     plain = item() if callable(item) else value
+    if isinstance(plain, int) and not -(1 << 63) <= plain < 1 << 63:
+        return str(plain)  # no attribute has room for it
     if isinstance(plain, str | bool | int):
         return plain
     if isinstance(plain, float):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar, get_args
+from contextlib import suppress as suppressed
+from enum import Enum
+from typing import Any, Final, get_args
 
 from opentelemetry import context, trace
 
@@ -19,7 +21,12 @@ from lstm_trace.upstream import live
 
 _log = logging.getLogger("lstm_trace")
 
-T = TypeVar("T", int, float)
+_LONGEST: Final = 1e9
+"""Seconds that a prediction may have taken: a span cannot start before 1970."""
+_COUNTS: Final = 1 << 63
+"""Whole numbers from here on have no place in an attribute."""
+_ROUNDING: Final = 1e-6
+"""A probability that was added up in single precision may miss 0 or 1 by this."""
 
 
 def trace_ref(span: trace.Span | None = None) -> str:
@@ -58,29 +65,33 @@ def record_prediction(
     version: str | None = None,
     preprocessing: str | None = None,
     cell: str | None = None,
-    **facts: str | int | float | bool,
+    **facts: str | int | float | bool | None,
 ) -> None:
     """Write the span of a component that ran elsewhere (ONNX, Triton, sklearn …): it ends now and took ``duration`` seconds.
 
     It counts as an upstream prediction. ``sequence_length`` is in steps, ``confidence`` and ``margin`` are probabilities, ``entropy``
-    is in nats. Further ``facts`` become attributes by their own names.
+    is in nats. Further ``facts`` become attributes by their own names. A fact that is not usable is left out in one log line, and the
+    others are recorded; a confidence that is NaN or infinite is ``lstm.prediction.nonfinite``, as it is in a component's own output.
     """
     with shield:
         recorder = default_recorder()
         end = recorder.clock()
-        seconds = _usable("duration", duration, float)
-        length = _usable("sequence_length", sequence_length, int)
-        confidence = _usable("confidence", confidence, float, high=1.0)
-        margin, entropy = _usable("margin", margin, float, high=1.0), _usable("entropy", entropy, float)
-        start = end - int((seconds or 0.0) * 1e9)
-        what = Component(str(component), version, preprocessing, cell)
-        opened = recorder.open_component(what, start_ns=start)
+        seconds = _number("duration", duration, _LONGEST)
+        length, place = _whole("sequence_length", sequence_length), _whole("index", index)
+        chance, lead = _number("confidence", confidence, 1.0), _number("margin", margin, 1.0)
+        spread = _number("entropy", entropy)
+        name = _text("label", label)
+        what = Component(
+            _name_of(component), _text("version", version), _text("preprocessing", preprocessing), _text("cell", cell)
+        )  # fmt: skip
+        opened = recorder.open_component(what, start_ns=end - int((seconds or 0.0) * 1e9))
         if opened is None:
             return
-        said = label is not None or index is not None or confidence is not None
-        prediction = Prediction(label, index, confidence, margin, entropy)
+        prediction = Prediction(name, place, chance, lead, spread, _is_nonfinite(confidence))
         sequence = SequenceFacts((length,), "declared") if length is not None else None
-        recorder.finish_component(opened, what, (prediction,) if said else (), sequence, extra=facts, end_ns=end)
+        said = (prediction,) if prediction != Prediction() else ()
+        extra = {key: _plain(value) for key, value in facts.items() if key and value is not None}
+        recorder.finish_component(opened, what, said, sequence, extra=extra, end_ns=end)
 
 
 def record_evaluation(
@@ -137,7 +148,7 @@ def _evaluation(
     evaluator_version: str | None,
     metadata: Mapping[str, Any],
 ) -> Evaluation:
-    number, unusable = _number(score)
+    number, unusable = _score(score)
     error_type = _error_type(error) or unusable
     said = None if label is None else exact(label)
     label = {True: "pass", False: "fail"}[said] if isinstance(said, bool) else None if said is None else str(said) or None
@@ -158,22 +169,79 @@ def _evaluation(
     )
 
 
-def _usable(name: str, value: Any, kind: Callable[[Any], T], *, high: float = math.inf) -> T | None:
-    """Return a value that can be recorded, else None and one line that names it: the other facts are kept."""
+def _number(name: str, value: Any, high: float = math.inf) -> float | None:
+    """Return a number that can be recorded, else None and one line that names it: the other facts are kept."""
     if value is None:
         return None
-    try:
-        number = kind(value)
-        if 0 <= number <= high and math.isfinite(number):
-            return number
-    except (TypeError, ValueError, OverflowError):
-        pass
-    limit = "0 to 1" if high == 1.0 else "0 or more"
-    _log.warning("record_prediction: %s=%r is left out: accepted is a number, %s", name, value, limit)
+    number = math.nan
+    if not isinstance(value, bool):
+        with suppressed(TypeError, ValueError, OverflowError, RuntimeError):
+            number = float(value)
+    if math.isfinite(number) and -_ROUNDING <= number <= high + _ROUNDING:
+        return min(max(number, 0.0), high)
+    _left_out(name, value, "a number, 0 or more" if high == math.inf else f"a number, 0 to {high:g}")
     return None
 
 
-def _number(score: Any) -> tuple[float | None, str | None]:
+def _whole(name: str, value: Any) -> int | None:
+    """Return a count, likewise."""
+    if value is None:
+        return None
+    with suppressed(TypeError, ValueError, OverflowError, RuntimeError):
+        number = int(value)
+        if not isinstance(value, bool) and 0 <= number < _COUNTS and (isinstance(value, str) or number == value):
+            return number
+    _left_out(name, value, "a whole number, 0 or more")
+    return None
+
+
+def _text(name: str, value: Any) -> str | None:
+    """Return a name, likewise: of an Enum its member's, unless that is text itself."""
+    if value is None:
+        return None
+    text = _words(value)
+    if text.strip():
+        return text
+    _left_out(name, value, "text that is not empty")
+    return None
+
+
+def _name_of(component: Any) -> str:
+    name = "" if component is None else _words(component)
+    if name.strip():
+        return name
+    _log.warning("record_prediction: component=%r is recorded as 'component': accepted is a name that is not empty", component)
+    return "component"
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, str):
+        return str.__str__(value)
+    return value.name if isinstance(value, Enum) else str(_one(value))
+
+
+def _plain(value: Any) -> Any:
+    return tuple(_one(each) for each in value) if isinstance(value, (list, tuple)) else _one(value)
+
+
+def _one(value: Any) -> str | int | float | bool:
+    try:
+        return exact(value)
+    except (TypeError, ValueError, RuntimeError):
+        return str(value)  # of more than one number
+
+
+def _is_nonfinite(confidence: Any) -> bool:
+    with suppressed(TypeError, ValueError, OverflowError, RuntimeError):
+        return confidence is not None and not math.isfinite(float(confidence))
+    return False
+
+
+def _left_out(name: str, value: Any, accepted: str) -> None:
+    _log.warning("record_prediction: %s=%.80r is left out: accepted is %s", name, value, accepted)
+
+
+def _score(score: Any) -> tuple[float | None, str | None]:
     """Return a finite score, or why there is none: an evaluator that answers NaN or a word did not judge."""
     if score is None:
         return None, None

@@ -22,6 +22,7 @@ from lstm_trace.settings import Settings
 from lstm_trace.upstream import live
 
 _COHORTS_LIMIT: Final = 4096
+_COMPONENTS_LIMIT: Final = 4096
 
 
 class Cohorts(dict[int, str]):
@@ -228,7 +229,9 @@ class Components(Spans):
         source = self.source()
         known = source.constants.get(component)
         if known is None:
-            known = source.constants[component] = to.component_constants(component, source.release)
+            known = to.component_constants(component, source.release)
+            if len(source.constants) < _COMPONENTS_LIMIT:  # record_prediction takes any name and version
+                source.constants[component] = known
         return known
 
     def cohort(self, length: int) -> str:
