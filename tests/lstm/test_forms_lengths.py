@@ -415,3 +415,30 @@ def test_the_mask_that_is_passed_is_read_whichever_else_there_could_be(seen: Tra
     assert [event.attributes["lstm.sequence.length"] for event in span.events] == [4, 2, 5]
     assert span.attributes["lstm.sequence.length_source"] == "mask"
     assert span.attributes["lstm.sequence.padding_ratio"] == pytest.approx(4 / 15)
+
+
+class _Turns(nn.Module):
+    """Is given (batch, time) and turns it round for a layer that has time in front."""
+
+    def __init__(self, padding_idx: int | None) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 6, padding_idx=padding_idx)
+        self.layer = nn.LSTM(6, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return self.head(self.layer(self.embedding(ids).transpose(0, 1))[1][0][-1])
+
+
+@pytest.mark.parametrize("source", ["padding", "mask"])
+def test_as_many_sequences_as_steps_are_read_the_way_other_batches_were(seen: Traced, source: str) -> None:
+    def read_of(lengths: list[int]) -> tuple[list[int], str | None]:
+        ids = torch.tensor([[1] * each + [0] * (4 - each) for each in lengths])
+        model(ids, ids != 0) if source == "mask" else model(ids)
+        return lengths_of(seen)
+
+    model = trace_lstm(_Turns(0 if source == "padding" else None), name="it")
+    assert read_of([3, 1, 4, 2]) == ([4, 4, 4, 4], "shape")  # nothing tells which axis is time
+    assert read_of([4, 4, 4, 4]) == ([4, 4, 4, 4], source)  # either way the same
+    assert read_of([3, 1, 4]) == ([3, 1, 4], source)
+    assert read_of([3, 1, 4, 2]) == ([3, 1, 4, 2], source)

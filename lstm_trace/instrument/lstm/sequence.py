@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from lstm_trace.facts import LengthSource, SequenceFacts
@@ -37,6 +37,8 @@ class Source:
     declared: bool
     named: bool
     """Something says where to look: a declaration, or a parameter's name."""
+    fronts: set[bool] = field(default_factory=set[bool])
+    """Whether the batch stood in front, as far as calls have shown it so far."""
 
     @classmethod
     def of(cls, options: Options, arguments: Arguments, tree: Tree) -> Source:
@@ -115,8 +117,10 @@ class Source:
             given = read.rows_of_mask(self._get(reader, args, kwargs))
             if not read.is_tensor(given):
                 continue
-            batch_first = self._batch_leads(given, inner)
+            batch_first, is_sure = self._batch_leads(given, inner)
             found = read.from_mask(given, batch_first=batch_first, inverted=inverted)
+            if not is_sure and found != read.from_mask(given, batch_first=not batch_first, inverted=inverted):
+                continue
             if found is not None and (self.declared or self._fits(len(found), kind, value, inner)):
                 return SequenceFacts(found, "mask", int(given.shape[1 if batch_first else 0]) if given.ndim > 1 else int(given.shape[0]))
         padded = self._padding(kind, value, inner)
@@ -127,8 +131,10 @@ class Source:
     def _padding(self, kind: _Kind, value: Any, inner: LayerCall | None) -> SequenceFacts | None:
         if self.padding_idx is None or kind != "tensor" or read.is_floating(value) or not 1 <= value.ndim <= 2:
             return None
-        batch_first = self._batch_leads(value, inner)
+        batch_first, is_sure = self._batch_leads(value, inner)
         found = read.from_padding(value, self.padding_idx, batch_first=batch_first)
+        if not is_sure and found != read.from_padding(value, self.padding_idx, batch_first=not batch_first):
+            return None
         if (
             found is not None
             and self.padding_idx not in _told
@@ -143,16 +149,26 @@ class Source:
             )
         return SequenceFacts(found, "padding", int(value.shape[-1 if batch_first or value.ndim == 1 else 0])) if found is not None else None
 
-    def _batch_leads(self, value: Any, inner: LayerCall | None) -> bool:
-        """Tell whether a (batch, time) or (time, batch) tensor has its batch in front: what went into the layer settles it."""
+    def _batch_leads(self, value: Any, inner: LayerCall | None) -> tuple[bool, bool]:
+        """Tell whether a (batch, time) or (time, batch) tensor has its batch in front, and whether that is sure.
+
+        What went into the layer settles it, but for as many sequences as steps: then earlier calls do. Failing those, a layer with
+        time in front does not say whether the component was given it so or made it so.
+        """
         layout = inner.layout() if inner is not None and value.ndim > 1 else None
         if layout is not None:
             first, second = int(value.shape[0]), int(value.shape[1])
-            if (first, second) == layout != (second, first):
-                return True
-            if (second, first) == layout != (first, second):
-                return False
-        return self.tree.batch_first is not False
+            if first != second and layout in ((first, second), (second, first)):
+                leads = (first, second) == layout
+                if leads not in self.fronts:
+                    self.fronts.add(leads)
+                return leads, True
+            if first == second > 1 and layout == (first, second):
+                if len(self.fronts) == 1:
+                    return True in self.fronts, True
+                leads = self.tree.batch_first is not False
+                return leads, self.tree.recurrent_itself or (leads and not self.fronts)
+        return self.tree.batch_first is not False, True
 
     def _padded(self, kind: _Kind, value: Any, inner: LayerCall | None) -> int | None:
         shaped = self._shape(kind, value, inner)
