@@ -193,7 +193,8 @@ def multiplied(source: Path, target: Path, times: int) -> None:
     file = pq.ParquetFile(source)
     metadata = dict(file.schema_arrow.metadata)
     counts = json.loads(metadata[MARKED])
-    metadata[MARKED] = json.dumps(counts | {name: counts[name] * times for name in ("spans", "traces")}).encode()
+    steps = [row | {"n": row["n"] * times, "failed": row["failed"] * times} for row in counts["steps"]]
+    metadata[MARKED] = json.dumps(counts | {name: counts[name] * times for name in ("spans", "traces")} | {"steps": steps}).encode()
     schema = file.schema_arrow.with_metadata(metadata)
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for copy in range(times):

@@ -51,19 +51,26 @@ def _steps(store: Store, view: View) -> list[dict[str, Any]]:
 
 def _marked_steps(store: Store, view: View) -> list[dict[str, Any]]:
     """What ``_steps`` says, from the marks of a converted store: no span has to be grouped by its trace."""
-    assert store.marked is not None
-    spans = store.marked(("trace_id", "step", LEADS_STEP, STEP_RELEASE, STEP_FAILED))
-    leading = spans.filter(spans[LEADS_STEP]).select("trace_id", "step", release=spans[STEP_RELEASE], failed=spans[STEP_FAILED])
-    leading = _seen(store, view, leading)
-    reached = leading.group_by("release", "step").aggregate(n=leading.count(), failed=leading.failed.count())
+    reached = _reached(store, view)
     if store.known is not None and not store.known.steps_judged:
-        return fetched(reached)
+        return reached
     of_step = (OF_STEP, OF_STEP_RELEASE, OF_STEP_FAILED)
     judged = prepared.judgements(store, view.edges, of_step, only=("trace_id", "failed", *of_step))
     bad = judged.filter(judged.failed == 1, judged[OF_STEP].notnull(), judged[OF_STEP_FAILED].isnull())
     bad = _seen(store, view, bad.select("trace_id", step=bad[OF_STEP], release=bad[OF_STEP_RELEASE])).distinct()
     more = {(row["release"], row["step"]): row["n"] for row in fetched(bad.group_by("release", "step").aggregate(n=bad.count()))}
-    return [row | {"failed": row["failed"] + more.get((row["release"], row["step"]), 0)} for row in fetched(reached)]
+    return [row | {"failed": row["failed"] + more.get((row["release"], row["step"]), 0)} for row in reached]
+
+
+def _reached(store: Store, view: View) -> list[dict[str, Any]]:
+    """The same but for what was judged: as the file says, else of the spans that stand for a step each."""
+    assert store.marked is not None
+    if store.known is not None and store.known.steps is not None and view == View(view.edges):
+        return [dict(row) for row in store.known.steps]
+    spans = store.marked(("trace_id", "step", LEADS_STEP, STEP_RELEASE, STEP_FAILED))
+    leading = spans.filter(spans[LEADS_STEP]).select("trace_id", "step", release=spans[STEP_RELEASE], failed=spans[STEP_FAILED])
+    leading = _seen(store, view, leading)
+    return fetched(leading.group_by("release", "step").aggregate(n=leading.count(), failed=leading.failed.count()))
 
 
 def _seen(store: Store, view: View, spans: Any) -> Any:

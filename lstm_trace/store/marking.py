@@ -21,6 +21,8 @@ _RANGE: Final = 1 << 17
 """Rows that are joined to their marks at a time."""
 _SMALL_RANGE: Final = 1 << 14
 """Likewise where memory is limited: rows may be wide."""
+_MOST_STEPS: Final = 2_000
+"""Steps, of every release, above which they are not counted in the file's metadata, which every reader reads."""
 _NARROW: Final = ("units", "leaders", "judgements")
 """The tables of marks, sorted by ``ROW``, so that a range of them is a few row groups."""
 
@@ -45,7 +47,7 @@ class Marking:
         self._held("leaders", steps.select(ROW, m.LEADS_STEP, m.STEP_RELEASE, m.STEP_FAILED).order_by(ROW))
         judgements = self._held("judgements", _judgements(spans, work, rows, calls, standing, steps).order_by(ROW))
         self.latest_marked = not _count(rows.filter(rows.age == 0, rows.is_event))
-        self.known = _known(spans, work, standing, judgements)
+        self.known = _known(spans, work, standing, judgements, steps)
         self._rows = int((spans[ROW].max() + 1).to_pyarrow().as_py() or 0)
 
     def batches(self, size: int) -> Iterator[Any]:
@@ -70,7 +72,7 @@ class Marking:
         return "'" + os.fspath(self._folder / f"{name}.parquet").replace("'", "''") + "'"
 
 
-def _known(spans: Any, work: Any, standing: Any, judgements: Any) -> Known:
+def _known(spans: Any, work: Any, standing: Any, judgements: Any, steps: Any) -> Known:
     dated = work.filter(work.release.notnull(), work.start_ns.notnull())
     each = dated.group_by("release").aggregate(first=dated.start_ns.min(), last=dated.start_ns.max()).to_pyarrow().to_pylist()
     return Known(
@@ -79,7 +81,14 @@ def _known(spans: Any, work: Any, standing: Any, judgements: Any) -> Known:
         all_called=not _count(standing),
         releases={row["release"]: (row["first"], row["last"]) for row in each},
         steps_judged=bool(_count(judgements.filter(judgements[m.OF_STEP].notnull()))),
+        steps=_reached(steps),
     )
+
+
+def _reached(steps: Any) -> list[dict[str, Any]] | None:
+    counted = steps.group_by(release=steps[m.STEP_RELEASE], step=steps.step).aggregate(n=steps.count(), failed=steps[m.STEP_FAILED].count())
+    rows: list[dict[str, Any]] = counted.order_by("release", "step").limit(_MOST_STEPS + 1).to_pyarrow().to_pylist()
+    return rows if len(rows) <= _MOST_STEPS else None
 
 
 def _count(rows: Any) -> int:

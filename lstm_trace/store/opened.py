@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
@@ -35,6 +35,9 @@ class Known:
     releases: Mapping[str, tuple[int, int]]
     steps_judged: bool = True
     """An evaluation may be of a span within a step of a trajectory."""
+    steps: Sequence[Mapping[str, Any]] | None = None
+    """One row a ``release`` (``marks.STEP_RELEASE``) and ``step`` of a trajectory: in how many traces it was reached (``n``), and in how
+    many of those a span of it ended in error (``failed``). None where nobody counted, or where they are too many to be told here."""
 
 
 @dataclass(frozen=True, eq=False)
