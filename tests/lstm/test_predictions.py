@@ -436,3 +436,55 @@ def test_a_large_batch_of_large_logits_is_as_exact(seen: Traced, temperature: fl
     found = seen.spans[0].attributes
     assert found["lstm.prediction.confidence_min"] == pytest.approx(largest.min().item(), abs=1e-6)
     assert found["lstm.prediction.confidence_mean"] == pytest.approx(largest.mean().item(), abs=1e-6)
+
+
+class _Encoder(nn.Module):
+    """Returns hidden states: of the last step, of all, or what the layer itself returns."""
+
+    def __init__(self, returns: str, embedded: int = 6, head: Any = None, **layer: Any) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, embedded)
+        self.layer = nn.LSTM(embedded, 8, batch_first=True, **layer)
+        self.returns = returns
+        self.dropout = nn.Dropout(0.0)
+        if isinstance(head, nn.Parameter):
+            self.weight = head
+        self.hidden_away = [head]
+
+    def forward(self, ids: torch.Tensor) -> Any:
+        out, (h, c) = self.layer(self.embedding(ids))
+        return {
+            "last": lambda: self.dropout(torch.cat(list(h), -1)),
+            "all": lambda: out,
+            "as the layer": lambda: (out, (h, c)),
+            "scores of ids": lambda: h[-1] @ self.embedding.weight.T,
+            "logits": lambda: h[-1] @ self.hidden_away[0],
+        }[self.returns]()
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize("returns", ["last", "all", "as the layer"])
+@pytest.mark.parametrize("layer", [{}, {"bidirectional": True}, {"proj_size": 5}])
+def test_an_encoder_has_no_prediction(seen: Traced, caplog: pytest.LogCaptureFixture, returns: str, layer: dict[str, Any]) -> None:
+    model = trace_lstm(_Encoder(returns, **layer), name="it")
+    for _ in range(2):
+        model(torch.ones(2, 4, dtype=torch.long))
+    assert not any("prediction" in name for span in seen.spans for name in span.attributes)
+    assert [record.getMessage() for record in caplog.records] == [
+        "component it: what it returned is taken for hidden states: no prediction is recorded; where these are logits, say labels="
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (lambda: _Encoder("scores of ids", embedded=8), {}),
+        (lambda: _Encoder("logits", head=torch.ones(8, 3)), {}),
+        (lambda: _Encoder("logits", head=nn.Parameter(torch.ones(8, 8))), {}),
+        (lambda: _Encoder("last"), {"labels": list("abcdefgh")}),
+    ],
+    ids=["tied embedding", "a head that is no module", "a parameter of its own", "labels"],
+)
+def test_where_logits_may_come_from_they_are_read(seen: Traced, model: Any, said: dict[str, Any]) -> None:
+    trace_lstm(model(), name="it", **said)(torch.ones(1, 4, dtype=torch.long))
+    assert 0.0 < seen.spans[0].attributes["lstm.prediction.confidence"] <= 1.0

@@ -86,8 +86,11 @@ class Traced:
         if arguments is None:
             within = innermost(module)
             arguments = Arguments.of(call or getattr(within, "forward", None) or MethodType(type(module).__call__, module))
-        # A bare recurrent layer returns hidden states, which are nobody's logits.
-        output = "none" if tree.recurrent_itself and options.output == "logits" else options.output
+        output = options.output
+        if output == "logits" and tree.recurrent_itself:
+            output = "none"  # hidden states are nobody's logits
+        elif output == "logits" and tree.widths and options.names is None:
+            output = outputs.unless_hidden(tree.widths, self._said_to_be_hidden)
         component = Component(
             self.name,
             options.version,
@@ -235,6 +238,9 @@ class Traced:
                 len(names),
                 max(2, classes),
             )
+
+    def _said_to_be_hidden(self) -> None:
+        self.warn("hidden", "what it returned is taken for hidden states: no prediction is recorded; where these are logits, say labels=")
 
     def warn(self, about: str, text: str, *details: Any) -> None:
         """Log one line, once a component and matter."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from lstm_trace.instrument.lstm.lengths import is_floating, is_packed
@@ -71,6 +71,19 @@ def tensor_of(output: Any) -> Any | None:
         found = next((each for each in output if reads_like_tensor(each) and each.ndim > 0 and is_floating(each)), None)
         return found if found is not None else _inside(output)
     return None
+
+
+def unless_hidden(widths: Sequence[int], tell: Callable[[], None]) -> Callable[[Any], Any]:
+    """Return a reader of outputs that passes over a tensor as wide as hidden states, or as several of them side by side."""
+
+    def read(output: Any) -> Any:
+        found = tensor_of(output)
+        if found is None or not found.ndim or all(found.shape[-1] % width for width in widths):
+            return found
+        tell()
+        return None
+
+    return read
 
 
 def _inside(parts: Any) -> Any | None:

@@ -17,7 +17,8 @@ class Tree:
     """Facts of the first recurrent layer found below a module (or of the module itself), and how its sequences are laid out.
 
     ``batch_first`` is None where no layer says so; ``padding_idx`` is the first embedding's; ``classes`` is the width of the head
-    where the tree leaves no doubt about it.
+    where the tree leaves no doubt about it. ``widths`` are those of what the recurrent layers hand out, where nothing in the tree could
+    make logits of that: an encoder.
     """
 
     cell: str | None = None
@@ -29,6 +30,7 @@ class Tree:
     padding_idx: int | None = None
     classes: int | None = None
     recurrent_itself: bool = False
+    widths: tuple[int, ...] = ()
 
 
 def read_tree(module: Any) -> Tree:
@@ -56,6 +58,7 @@ def read_tree(module: Any) -> Tree:
         padding_idx,
         classes,
         layer is module,
+        () if layer is module else _widths(module),
     )
 
 
@@ -100,3 +103,39 @@ def _head(every: list[Any]) -> int | None:
     if len(linear) != 1 or every[-1] is not linear[0]:
         return None
     return _whole(_plain(linear[0], "out_features"), None)
+
+
+_WITHOUT_EFFECT: Final = frozenset(
+    {"Dropout", "Dropout1d", "Dropout2d", "AlphaDropout", "Identity", "LayerNorm", "RMSNorm", "BatchNorm1d", "ReLU", "GELU", "Tanh"}
+    | {"Sequential", "ModuleList", "ModuleDict", "OptimizedModule", "DataParallel"}
+)
+"""Modules of torch's own that make no logits of hidden states, but for what is inside them."""
+
+
+def _widths(module: Any) -> tuple[int, ...]:
+    widths: set[int] = set()
+    tied: set[int | None] = set()
+    for each in _outside_of_layers(module):
+        if kind_of(each) is not None:
+            width = _plain(each, "proj_size") or _plain(each, "hidden_size")
+            if width is None:
+                return ()
+            widths.add(int(width))
+        elif isinstance(_plain(each, "embedding_dim"), int):
+            tied.add(_plain(each, "embedding_dim"))
+        elif type(each).__module__.startswith("torch."):
+            if type(each).__name__ not in _WITHOUT_EFFECT:
+                return ()
+        elif next(iter(each.parameters(recurse=False)), None) is not None:
+            return ()
+    # hidden states as wide as an embedding may be compared with its weights: logits, over a vocabulary
+    if any(width in tied or 2 * width in tied for width in widths):
+        return ()
+    return tuple(sorted(widths))
+
+
+def _outside_of_layers(module: Any) -> Iterator[Any]:
+    yield module
+    if kind_of(module) is None:
+        for each in module.children():
+            yield from _outside_of_layers(each)
