@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lstm_trace import Prediction, trace_lstm
-from lstm_trace.instrument.lstm import large, prediction
+from lstm_trace.instrument.lstm import device, large, prediction
 from tests.lstm.models import Intent, Wrapped
 from tests.tracing import Traced
 
@@ -228,6 +228,34 @@ def test_ctc_is_the_mean_log_probability_of_the_best_path(given_as: str) -> None
     for row, length, each in zip(logits.transpose(0, 1), (7, 3), found, strict=True):
         best = [math.log(reference(step.numpy(), "logits")[1]) for step in row[:length]]
         assert each.confidence == pytest.approx(math.exp(np.mean(best)), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("output", "values"),
+    [
+        (torch.tensor([[0.5, 2.0], [1.5, math.nan], [math.inf, 1.0]]), [0.5, None, None]),
+        (torch.tensor([[0.5, 2.0], [1.5, 3.0], [2.5, 1.0]], dtype=torch.bfloat16), [0.5, 1.5, 2.5]),
+        (torch.tensor([[[0.5], [math.nan]], [[1.5], [2.0]], [[2.5], [1.0]]]), [None, 1.5, 2.5]),
+        (torch.tensor([1 << 40, 2, 3]), [float(1 << 40), 2.0, 3.0]),
+        (np.array([[0.5, math.nan], [1.5, 2.0], [2.5, 1.0]]), [None, 1.5, 2.5]),
+        (torch.zeros(3, 0), []),
+    ],
+)
+@pytest.mark.parametrize("deferred", [False, True])
+def test_of_several_targets_the_first_speaks_where_all_are_finite(
+    seen: Traced, monkeypatch: pytest.MonkeyPatch, output: Any, values: list[float | None], deferred: bool
+) -> None:
+    monkeypatch.setattr(device, "on_cpu_too", deferred)
+    trace_lstm(lambda x: output, name="risk", output="regression")(torch.zeros(3, 4, 2))
+    device.flush()
+    events = [event.attributes for event in seen.spans[0].events if "lstm.batch.index" in event.attributes]
+    assert [event.get("lstm.prediction.value") for event in events][: len(values)] == values
+    assert [event.get("lstm.prediction.nonfinite", False) for event in events][: len(values)] == [each is None for each in values]
+
+
+def test_of_one_sequence_without_a_batch_the_first_target_speaks(seen: Traced) -> None:
+    found = trace_lstm(Intent(classes=2), name="risk", output="regression")(torch.ones(4, dtype=torch.long))
+    assert [event.attributes["lstm.prediction.value"] for event in seen.spans[0].events] == [found[0].item()]
 
 
 def test_regression(seen: Traced) -> None:

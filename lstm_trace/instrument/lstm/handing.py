@@ -158,8 +158,8 @@ def _output(call: Handing, output: Any, copies: Copies) -> Said:
             return large.many_of(copies[number], names, at_most) if is_large else prediction.rows_of(copies[number], names)
 
         return read
-    if kind == "regression" and found.ndim > 1:
-        found = found.reshape(found.shape[0], -1)[:, :1]  # of several targets the first speaks
+    if kind == "regression" and found.ndim > 1 and found.numel():
+        found = prediction.first_target(found.reshape(found.shape[0], -1)).unsqueeze(1)
     number = copies.add(found)
     return lambda lengths: traced.predictions_in(known, copies[number], lengths)
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from lstm_trace.facts import Prediction, Single
 from lstm_trace.instrument.lstm import over_time
+from lstm_trace.instrument.lstm.lengths import is_floating
 
 Names = Mapping[int, str]
 
@@ -27,14 +28,14 @@ def read(
 
     ``tensor`` is (classes,) or (batch, classes); for ``tagging`` (time, classes) or (batch, time, classes); for ``ctc`` (time, batch,
     classes) as ``nn.CTCLoss`` takes it. One column alone is the logit, or the probability, of the second of two classes; so is one number
-    for each of several sequences (``squeeze(-1)``).
+    for each of several sequences (``squeeze(-1)``). For ``regression`` (batch,), or (batch, targets): the first speaks.
     Raises ValueError where the shape does not fit ``output``.
     """
     if output in ("tagging", "ctc"):
         return over_time.means(over_time.steps_of(tensor, output, temperature), output, lengths)
     tensor = tensor.detach() if hasattr(tensor, "detach") else tensor
     if output == "regression":
-        return [_value(each) for each in _column(tensor)]
+        return [_value(each) for each in _column(tensor, lengths)]
     if tensor.ndim == 0 or (tensor.ndim == 1 and lengths is not None and len(lengths) == tensor.shape[0] > 1):
         tensor = tensor.reshape(-1, 1)
     if tensor.ndim > 2:
@@ -158,12 +159,27 @@ def _value(value: float) -> Prediction:
     return Prediction(value=float(value)) if math.isfinite(value) else Prediction(nonfinite=True)
 
 
-def _column(tensor: Any) -> list[float]:
-    # (batch, 1), (batch,), () or (batch, targets): of several targets the first speaks
+def _column(tensor: Any, lengths: Sequence[int] | None) -> list[float]:
+    # (batch, targets …), (batch,), () or, of one sequence, (targets,)
     if tensor.ndim == 0:
         return [tensor.item()]
-    flat = tensor.reshape(tensor.shape[0], -1)
-    return flat[:, 0].tolist() if flat.shape[1] else []
+    if tensor.ndim == 1 and not (lengths is not None and len(lengths) == 1 < tensor.shape[0]):
+        return tensor.tolist()  # type: ignore[no-any-return]
+    rows = tensor.reshape(tensor.shape[0] if tensor.ndim > 1 else 1, -1)
+    return first_target(rows).tolist() if rows.shape[1] else []
+
+
+def first_target(rows: Any) -> Any:
+    """Return what speaks for each row of (batch, targets), on the tensor's own device: its first number, NaN where any is not finite."""
+    if not is_floating(rows):
+        return rows[:, 0]
+    if not hasattr(rows, "detach"):
+        import numpy as np
+
+        return np.where(np.isfinite(rows).all(1), rows[:, 0], math.nan)
+    import torch
+
+    return torch.where(torch.isfinite(rows).all(1), rows[:, 0], math.nan)
 
 
 ROWS: Final[Mapping[str, Callable[[list[float], Names | None, float], Single]]] = {
