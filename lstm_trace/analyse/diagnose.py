@@ -83,12 +83,17 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        moved = f"{self.outcome} fails {abs(self.change_pp):.1f} pp {'more' if self.change_pp >= 0 else 'less'} often in {self.candidate}"
-        moved += f" than in {self.baseline} ({self.rates[0]:.1%} to {self.rates[1]:.1%})"
+        moved = (
+            f"{self.outcome} fails {abs(self.change_pp):.1f} pp {'more' if self.change_pp >= 0 else 'less'} often in {self.candidate} than"
+        )
+        if abs(self.change_pp) < 0.05:
+            moved = f"{self.outcome} fails as often in {self.candidate} as"
+        moved += f" in {self.baseline} ({self.rates[0]:.1%} to {self.rates[1]:.1%})"
         if self.verdict == ("none",):
             return f"{moved}; no component got worse."
         if self.verdict == ("insufficient_evidence",):
-            return f"{moved}; the evidence does not suffice to say which component did it."
+            asked = "which component did it" if self.change_pp >= 0.05 else "whether a component got worse"
+            return f"{moved}; the evidence does not suffice to say {asked}."
         parts = {part.name: part for part in self.components}
         blamed = ", ".join(
             f"{name} ({parts[name].contribution_pp:+.1f} pp, {parts[name].ci_low:.1f} to {parts[name].ci_high:.1f})"
@@ -147,7 +152,7 @@ def judge(cells: Labelled, baseline: str, candidate: str, *, min_effect_pp: floa
             part.pp,
             part.ci_low,
             part.ci_high,
-            part.name not in cells.confounded and part.proven and part.pp >= min_effect_pp,
+            part.name not in cells.confounded and min(part.pp, part.proven_pp) > 0.0 and part.proven_pp >= min_effect_pp,
             part.p_value,
         )
         for part in found.parts

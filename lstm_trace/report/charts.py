@@ -16,6 +16,8 @@ from lstm_trace.report.printable import printable
 WIDTHS: Final = {"wide": 740, "narrow": 290}
 """Plot widths in pixels: every chart is drawn once for a desk and once for a phone, where one scaled down could not be read."""
 SERIES: Final = ("var(--baseline)", "var(--candidate)", "var(--third)", "var(--fourth)")
+LETTER: Final = 8
+"""Pixels that a letter of a label takes."""
 _SVG: Final = "http://www.w3.org/2000/svg"
 _ALLOWED: Final = {f"{{{_SVG}}}{name}" for name in ("svg", "g", "path", "rect", "text", "line", "circle", "title", "defs", "clipPath")}
 Row = Mapping[str, Any]
@@ -65,40 +67,45 @@ def _styled(chart: Any) -> Any:
             labelColor=ink, titleColor="var(--dim)", gridColor=faint, domainColor=faint, tickColor=faint, labelFontSize=12,
             titleFontSize=12, titleFontWeight="normal", labelLimit=160,
         )
-        .configure_legend(
-            labelColor=ink, titleColor="var(--dim)", orient="top", title=None, labelFontSize=12, symbolStrokeWidth=2, labelLimit=200
-        )
     )  # fmt: skip
 
 
 def _data(rows: Sequence[Row]) -> Any:
     import altair as alt
 
-    # Strings are shortened and freed of control characters here: they become labels and tooltips.
-    plain = [{name: printable(value, 60) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
+    # Strings are freed of control characters here: they become tooltips.
+    plain = [{name: printable(value, 200) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
     return alt.Data(values=plain)
 
 
 def _colour(releases: Sequence[str]) -> Any:
     import altair as alt
 
-    shown = [printable(name, 60) for name in releases]
-    return alt.Color(
-        "release:N",
-        scale=alt.Scale(domain=shown, range=list(SERIES[: len(shown)])),
-        legend=alt.Legend(title=None, symbolOpacity=1, symbolType="circle"),
-    )
+    # The page writes the legend: in the drawing a name takes the room that its renderer's font needs, not that of the reader's.
+    return alt.Color("release:N", scale=alt.Scale(domain=list(releases), range=list(SERIES[: len(releases)])), legend=None)
+
+
+def _cohort(cohorts: Sequence[str], width: int) -> Any:
+    """The axis of cohorts, its labels aslant where they would overlap."""
+    import altair as alt
+
+    fits = max(map(len, cohorts), default=1) * LETTER * len(cohorts) < width
+    axis = alt.Axis(labelAngle=0) if fits else alt.Axis(labelAngle=-60, labelLimit=110, titlePadding=16)
+    return alt.X("cohort:N", sort=list(cohorts), title="sequence length, steps", axis=axis)
 
 
 def cohort_rates(rows: Sequence[Row], releases: Sequence[str], cohorts: Sequence[str], width: int) -> Any:
-    """Fail rate a cohort and release with its interval. Rows: cohort, release, rate, low, high, tip."""
+    """Fail rate a cohort and release with its interval. Rows: cohort, release, rate, low, high, tip.
+
+    Here and below ``releases`` and ``cohorts`` are the names that the rows have, in the order in which they are drawn.
+    """
     import altair as alt
 
     # The highest interval decides the scale, at least 10 %: a quiet page must not look alarming.
     top = max([0.1, *(row["high"] for row in rows)])
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("cohort:N", sort=[printable(c, 60) for c in cohorts], title="sequence length, steps", axis=alt.Axis(labelAngle=0)),
-        xOffset=alt.XOffset("release:N", sort=[printable(r, 60) for r in releases]),
+        x=_cohort(cohorts, width),
+        xOffset=alt.XOffset("release:N", sort=list(releases)),
         color=_colour(releases),
         description="tip:N",
     )
@@ -160,7 +167,7 @@ def latencies(rows: Sequence[Row], releases: Sequence[str], cohorts: Sequence[st
     import altair as alt
 
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("cohort:N", sort=[printable(c, 60) for c in cohorts], title="sequence length, steps", axis=alt.Axis(labelAngle=0)),
+        x=_cohort(cohorts, width),
         y=alt.Y("ms:Q", title="component, ms"),
         color=_colour(releases),
         strokeDash=alt.StrokeDash("quantile:N", sort=["p50", "p99"], scale=alt.Scale(range=[[1, 0], [5, 4]]), legend=None),
@@ -175,7 +182,7 @@ def step_rates(rows: Sequence[Row], releases: Sequence[str], width: int) -> Any:
 
     base = alt.Chart(_data(rows)).encode(
         x=alt.X("step:O", title="step of the trajectory", axis=alt.Axis(labelAngle=0)),
-        xOffset=alt.XOffset("release:N", sort=[printable(r, 60) for r in releases]),
+        xOffset=alt.XOffset("release:N", sort=list(releases)),
         color=_colour(releases),
         description="tip:N",
     )

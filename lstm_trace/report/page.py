@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
+from lstm_trace.analyse.cohorts import CohortRow
 from lstm_trace.errors import BadInput
 from lstm_trace.report import charts, numbers
 from lstm_trace.report.content import FINE, Content, gather
-from lstm_trace.report.printable import printable
+from lstm_trace.report.printable import printable, told_apart
 from lstm_trace.report.text import estimate_words, own_words, score_words, span_words
 from lstm_trace.report.waterfall import bars
 from lstm_trace.store import Store
@@ -22,6 +24,12 @@ STEP_FEWEST: Final = 10
 """Traces that reached a step, below which the chart leaves it out: their intervals would dwarf every other."""
 ROWS_SHOWN: Final = 60
 """Rows of a table on the page; what is left out is said."""
+SCORES_SHOWN: Final = 12
+"""Scores beside a span; likewise."""
+COHORTS_CHARTED: Final = 16
+"""Cohorts in a chart; of more those with the most calls."""
+LABEL: Final = 14
+"""Characters of a cohort's label in a chart."""
 
 
 def write(
@@ -60,7 +68,16 @@ def write(
 
 
 def render(content: Content, *, trace_url: str | None = None) -> str:
-    """The page as text, under ``LIMIT_BYTES``."""
+    """The page as text, under ``LIMIT_BYTES``: traces whose spans say too much are left out."""
+    page = _rendered(content, trace_url)
+    worst = content.worst
+    while worst and len(page.encode(errors="replace")) >= LIMIT_BYTES:
+        worst = worst[:-1]
+        page = _rendered(replace(content, worst=worst), trace_url)
+    return page
+
+
+def _rendered(content: Content, trace_url: str | None) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -70,15 +87,18 @@ def render(content: Content, *, trace_url: str | None = None) -> str:
         trim_blocks=True,
     )
     environment.filters.update(
-        share=numbers.share, seconds=numbers.seconds, number=numbers.number, points=numbers.points, plain=lambda text: printable(text, 400)
-    )
+        share=numbers.share, seconds=numbers.seconds, number=numbers.number, points=numbers.points,
+        plain=lambda text: printable(text, 400), cell=lambda text: printable(text, 120),
+    )  # fmt: skip
     template = environment.get_template("report.html")
     figures = _figures(content)
     traces = [(trace, bars(trace)) for trace in content.worst]
     link = (lambda trace_id: trace_url.replace("{trace_id}", trace_id)) if trace_url else None
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    named = told_apart(content.releases)
     return template.render(
-        content=content, figures=figures, traces=traces, link=link, made=made, between=numbers.between,
+        content=content, named=named, cohorts_left_out=_left_out(content), scores_shown=SCORES_SHOWN, rows_shown=ROWS_SHOWN,
+        figures=figures, traces=traces, link=link, made=made, between=numbers.between,
         rows=content.table.rows[:ROWS_SHOWN],
         hidden_rows=max(0, len(content.table.rows) - ROWS_SHOWN), span_words=span_words, score_words=score_words,
         estimate_words=estimate_words, own_words=own_words,
@@ -99,12 +119,15 @@ def _checked(trace_url: str | None) -> str | None:
 def _figures(content: Content) -> Mapping[str, Any]:
     """Every chart that the store has figures for."""
     made: dict[str, Any] = {}
-    names = content.releases
-    rows = [row for row in content.table.rows if row.group["release"] in names]
-    cohorts = list(dict.fromkeys(row.group["cohort"] for row in rows))
+    # A place stands for a release in the drawing: two long names may look alike there.
+    series = {name: str(place) for place, name in enumerate(content.releases)}
+    names = list(series.values())
+    of_cohort = told_apart(_charted(content), LABEL)
+    cohorts = list(of_cohort.values())
+    rows = [row for row in _of_releases(content) if row.group["cohort"] in of_cohort]
     rated = [
         {
-            "cohort": printable(row.group["cohort"], 60), "release": printable(row.group["release"], 60), "rate": row.fail_rate,
+            "cohort": of_cohort[row.group["cohort"]], "release": series[row.group["release"]], "rate": row.fail_rate,
             "low": row.ci_low, "high": row.ci_high,
             "tip": f"{row.group['release']}, {row.group['cohort']}: {row.failed} of {row.n} failed, {numbers.share(row.fail_rate)}"
             f" ({numbers.between(row.ci_low, row.ci_high)})",
@@ -124,16 +147,16 @@ def _figures(content: Content) -> Mapping[str, Any]:
         ]  # fmt: skip
         made["contributions"] = charts.both(lambda width: charts.contributions(parts, width))
     if content.confidence:
-        made["confidence"] = charts.both(lambda width: charts.distribution(_shares(content.confidence), names, width))
+        made["confidence"] = charts.both(lambda width: charts.distribution(_shares(content.confidence, series), names, width))
     if content.reliability:
         curve = [
-            {"release": row.release, "confidence": row.confidence, "accuracy": row.accuracy, "n": row.n,
+            {"release": series[row.release], "confidence": row.confidence, "accuracy": row.accuracy, "n": row.n,
              "tip": f"{row.release}: {row.n} predictions, confidence {row.confidence:.2f}, right {numbers.share(row.accuracy)}"}
             for row in content.reliability
         ]  # fmt: skip
         made["reliability"] = charts.both(lambda width: charts.reliability(curve, names, width))
     timed = [
-        {"release": row.group["release"], "cohort": row.group["cohort"], "ms": 1000 * value, "quantile": quantile,
+        {"release": series[row.group["release"]], "cohort": of_cohort[row.group["cohort"]], "ms": 1000 * value, "quantile": quantile,
          "tip": f"{row.group['release']}, {row.group['cohort']}: {quantile} {numbers.seconds(value)}"}
         for row in rows
         for quantile, value in (("p50", row.latency_p50_s), ("p99", row.latency_p99_s))
@@ -142,16 +165,33 @@ def _figures(content: Content) -> Mapping[str, Any]:
     if timed:
         made["latency"] = charts.both(lambda width: charts.latencies(timed, names, cohorts, width))
     steps = [
-        {"release": row.release, "step": row.step, "rate": row.fail_rate, "low": row.ci_low, "high": row.ci_high,
+        {"release": series[row.release], "step": row.step, "rate": row.fail_rate, "low": row.ci_low, "high": row.ci_high,
          "tip": f"{row.release}, step {row.step}: {row.failed} of {row.n} failed, {numbers.share(row.fail_rate)}"}
-        for row in content.table.late_steps if row.release in names and row.step <= 40 and row.n >= STEP_FEWEST
+        for row in content.table.late_steps if row.release in series and row.step <= 40 and row.n >= STEP_FEWEST
     ]  # fmt: skip
     if steps:
         made["steps"] = charts.both(lambda width: charts.step_rates(steps, names, width))
     return made
 
 
-def _shares(counted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _of_releases(content: Content) -> list[CohortRow]:
+    return [row for row in content.table.rows if row.group["release"] in content.releases]
+
+
+def _charted(content: Content) -> list[str]:
+    """The cohorts that are drawn, in their order: all, or those with the most calls."""
+    calls: dict[str, int] = {}
+    for row in _of_releases(content):
+        calls[row.group["cohort"]] = calls.get(row.group["cohort"], 0) + row.calls
+    kept = set(sorted(calls, key=lambda name: -calls[name])[:COHORTS_CHARTED])
+    return [name for name in calls if name in kept]
+
+
+def _left_out(content: Content) -> int:
+    return len({row.group["cohort"] for row in _of_releases(content)}) - len(_charted(content))
+
+
+def _shares(counted: Sequence[Mapping[str, Any]], series: Mapping[str, str]) -> list[dict[str, Any]]:
     """Every twentieth of confidence of every release, empty ones too, so that the outline falls to zero between."""
     whole: dict[str, int] = {}
     for row in counted:
@@ -159,10 +199,10 @@ def _shares(counted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = {(row["release"], row["bin"]): row["n"] for row in counted}
     return [
         {
-            "release": release, "at": index / FINE, "share": found.get((release, index), 0) / n,
+            "release": series[release], "at": index / FINE, "share": found.get((release, index), 0) / n,
             "tip": f"{release}: {found.get((release, index), 0)} of {n} predictions at {index / FINE:.2f} to {(index + 1) / FINE:.2f}",
         }
         for release, n in whole.items() for index in range(FINE)
     ] + [  # the outline ends where the last twentieth does
-        {"release": release, "at": 1.0, "share": found.get((release, FINE - 1), 0) / n, "tip": ""} for release, n in whole.items()
+        {"release": series[release], "at": 1.0, "share": found.get((release, FINE - 1), 0) / n, "tip": ""} for release, n in whole.items()
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from lstm_trace.analyse.drift import Drift, Estimate, Signal
 from lstm_trace.analyse.onetrace import Placed, Score, Trace, read_trace
 from lstm_trace.analyse.watch import Watched
 from lstm_trace.report.numbers import between, moment, number, points, seconds, share
-from lstm_trace.report.printable import printable
+from lstm_trace.report.printable import printable, told_apart
 from lstm_trace.store import Store
 
 LOW_CONFIDENCE = 0.7
@@ -123,8 +123,9 @@ def cohort_table(table: CohortTable) -> Table:
         shown.add_column("evaluation")
     for title in ("n", "failed", "errors", "fail rate", "95 %", "confidence", "p50", "p99", "tokens in/out", "escalated", "thumbs down"):
         shown.add_column(title, justify="right", no_wrap=True)
+    groups = {name: told_apart((row.group[name] for row in table.rows), 40) for name in table.by}
     for row in table.rows:
-        cells = [Text(printable(row.group[name], 40)) for name in table.by]
+        cells = [Text(groups[name][row.group[name]]) for name in table.by]
         cells += [Text(printable(row.evaluation or "–", 40))] if len(named) > 1 else []
         shown.add_row(*cells, *_figures(row))
     return shown
@@ -152,9 +153,10 @@ def step_table(table: CohortTable) -> Table:
     shown.add_column("release")
     for title in ("step", "traces", "failed", "fail rate", "95 %"):
         shown.add_column(title, justify="right", no_wrap=True)
+    releases = told_apart((row.release for row in table.late_steps), 40)
     for row in table.late_steps:
         cells = (str(row.step), number(row.n), number(row.failed), share(row.fail_rate), between(row.ci_low, row.ci_high))
-        shown.add_row(Text(printable(row.release, 40)), *cells)
+        shown.add_row(Text(releases[row.release]), *cells)
     return shown
 
 
@@ -167,9 +169,9 @@ def side_by_side(store: Store, baseline: str, candidate: str, evaluation: str) -
     rows = {(row.group["cohort"], row.group["release"]): row for row in table.rows}
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("steps", no_wrap=True)
-    for release in (baseline, candidate):
+    for release in told_apart((baseline, candidate), 20).values():
         for title in ("n", "fails", "95 %"):
-            shown.add_column(f"{printable(release, 20)} {title}", justify="right", no_wrap=True)
+            shown.add_column(f"{release} {title}", justify="right", no_wrap=True)
     for title in ("change", "confidence"):
         shown.add_column(title, justify="right", no_wrap=True)
     for cohort in dict.fromkeys(row.group["cohort"] for row in table.rows):
@@ -202,7 +204,7 @@ def drift_table(drift: Drift) -> Group:
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("signal", "cohort"):
         shown.add_column(title, no_wrap=True)
-    for title in (printable(drift.baseline, 30), printable(drift.candidate, 30), "calls", "effect", "threshold", ""):
+    for title in (*told_apart((drift.baseline, drift.candidate)).values(), "calls", "effect", "threshold", ""):
         shown.add_column(title, justify="right", no_wrap=True)
     for row in drift.signals:
         mark = Text("moved", "bold red") if row.flagged else Text("")
@@ -252,8 +254,9 @@ def comparison_text(found: Comparison) -> Group:
     sides = (found.primary, found.candidate)
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("")
-    for side in sides:
-        shown.add_column(printable(side.name, 40), justify="right", no_wrap=True)
+    names = tuple(told_apart((side.name for side in sides), 40).values())
+    for name in names:
+        shown.add_column(name, justify="right", no_wrap=True)
     shown.add_column("paired", justify="right", no_wrap=True)
     quality = "–" if found.quality_p_value is None else f"p = {found.quality_p_value:.2g}"
     ratio = "–" if found.latency_ratio is None else f"× {found.latency_ratio:.2f}, p = {found.latency_p_value:.2g}"
@@ -267,7 +270,7 @@ def comparison_text(found: Comparison) -> Group:
     shown.add_row("cost per 1000", *(number(side.cost_per_1000, 4) for side in sides), "")
     cohorts = Table(box=None, pad_edge=False, header_style="bold")
     cohorts.add_column("steps")
-    for title in ("windows", *(f"{printable(side.name, 40)} fails" for side in sides), "q"):
+    for title in ("windows", *(f"{name} fails" for name in names), "q"):
         cohorts.add_column(title, justify="right", no_wrap=True)
     for row in found.cohorts:
         rates = (share(row.primary_fail_rate), share(row.candidate_fail_rate))

@@ -12,9 +12,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from lstm_trace.analyse.onetrace import Score
 from lstm_trace.errors import BadInput
 from lstm_trace.report.content import gather
-from lstm_trace.report.page import LIMIT_BYTES, write
+from lstm_trace.report.page import LIMIT_BYTES, render, write
 from lstm_trace.store import store_of
 from tests.analyse.incidents import Ids, World, rows, simulate
 
@@ -190,3 +191,37 @@ def test_a_disk_that_fills_leaves_no_half_of_a_page(tmp_path):
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_releases_that_differ_only_at_their_end_are_two_in_every_chart(tmp_path):
+    image = f"registry.example.com/team/claims-agent@sha256:{'0123456789abcdef' * 4}"
+    found = [row | ({"release": image + row["release"]} if row.get("release") else {}) for row in made()]
+    with store_of(found) as store:
+        text = write(store, tmp_path / "report.html").read_text()
+    drawn = {colour for colour in ("var(--baseline)", "var(--candidate)") if f'stroke="{colour}"' in text.split('id="confidence"')[1]}
+    assert drawn == {"var(--baseline)", "var(--candidate)"}
+    legend = re.findall(r'<span class="series\d"[^>]*>([^<]+)</span>', text)[:2]
+    assert [name[-4:] for name in legend] == ["efv1", "efv2"]
+
+
+def test_of_hundreds_of_cohorts_those_with_most_calls_are_drawn(tmp_path):
+    found = made()
+    for place, row in enumerate(found):
+        if row.get("cohort") and place % 3:
+            row["cohort"] = f"{place}-{place}"
+    with store_of(found) as store:
+        text = write(store, tmp_path / "report.html").read_text()
+    assert re.search(r"Of \d{3,} more cohorts, with fewer calls, see the table", text)
+    assert "v1, 21+:" in text
+    assert len(text.encode()) < LIMIT_BYTES
+
+
+def test_traces_that_say_too_much_keep_the_page_small(tmp_path):
+    with store_of(made()) as store:
+        content = gather(store)
+    loud = Score('"' * 5000, 0.0, '"' * 5000, True, "ok", '"' * 5000, None)
+    span = content.worst[0].spans[0]
+    loudest = replace(span, scores=(loud,) * 200, facts={**span.facts, "name": '"' * 5000, "model": '"' * 5000})
+    page = render(replace(content, worst=(replace(content.worst[0], spans=(loudest,) * 60, scores=(loud,) * 200),) * 3))
+    assert "and 188 more scores" in page
+    assert len(page.encode()) < LIMIT_BYTES
