@@ -159,7 +159,7 @@ def prediction_event(
         attributes[c.SEQUENCE_COHORT] = settings.cohort(length)
     add_prediction(attributes, prediction)
     if state is not None:
-        attributes[c.STATE_ORIGIN] = state.row_origins[row] if row < len(state.row_origins) else state.origin
+        attributes[c.STATE_ORIGIN] = state.of_row(row)
     if step is not None:
         attributes[c.TRAJECTORY_STEP] = step
     return attributes

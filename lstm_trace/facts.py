@@ -109,11 +109,22 @@ class SequenceFacts:
 
 @dataclass(frozen=True, slots=True)
 class StateFacts:
-    """Where the hidden state of one call came from, and how many calls old it is."""
+    """Where the hidden state of one call came from, and how many calls old it is.
+
+    >>> StateFacts("foreign", row_origins=("carried", "foreign")).of_row(2)
+    'unknown'
+    """
 
     origin: StateOrigin
     steps: int | None = None
     row_origins: Sequence[StateOrigin] = ()
+    """Of each batch row that was looked at, where rows differ."""
+
+    def of_row(self, row: int) -> StateOrigin:
+        """Return the origin of one batch row; of one beyond those that were looked at it is not known."""
+        if not self.row_origins:
+            return self.origin
+        return self.row_origins[row] if row < len(self.row_origins) else "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,7 +260,7 @@ class Components(Spans):
             else:
                 to.add_prediction(event, each)
             if state is not None:
-                event[c.STATE_ORIGIN] = state.row_origins[row] if row < len(state.row_origins) else state.origin
+                event[c.STATE_ORIGIN] = state.of_row(row)
             if step is not None:
                 event[c.TRAJECTORY_STEP] = step
             events.append(event)

@@ -253,3 +253,24 @@ def test_what_an_encoder_hands_its_decoder_is_no_state_that_was_passed_in(seen: 
         _, state = model(x)
     model(x, state)
     assert [span.attributes["lstm.state.origin"] for span in seen.spans] == ["none"] * 6 + ["carried"]
+
+
+def test_a_row_that_was_not_looked_at_is_accused_of_nothing(seen: Traced) -> None:
+    model = trace_lstm(Given(nn.GRU), name="it")
+    x = torch.zeros(600, 1, 4)
+    x[:, 0, 0] = torch.arange(600)
+    with torch.no_grad():
+        state = model(x)[1]
+        model(x, state[:, torch.tensor([1, 0, *range(2, 600)])])
+        model.head = nn.Linear(8, 100)  # large enough for events of the least confident rows alone
+        model(x, state[:, torch.tensor([1, 0, *range(2, 600)])])
+    assert [span.attributes["lstm.state.origin"] for span in seen.spans] == ["none", "foreign", "foreign"]
+    of_rows = {
+        event.attributes["lstm.batch.index"]: event.attributes["lstm.state.origin"]
+        for span in seen.spans[1:]
+        for event in span.events
+        if event.name == "lstm.prediction"
+    }
+    assert (of_rows[0], of_rows[1], of_rows[2]) == ("foreign", "foreign", "carried")
+    beyond = [origin for row, origin in of_rows.items() if row >= 64]
+    assert beyond == ["unknown"] * len(beyond) != []
