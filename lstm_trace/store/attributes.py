@@ -39,6 +39,7 @@ class Attributes:
 
     def __init__(self, lists: Array) -> None:
         self.owners = len(lists)
+        self._fields: dict[str, Array] = {}
         self._entries = pc.list_flatten(lists)
         self._owner = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
         named = pc.is_valid(pc.struct_field(self._entries, "key"))
@@ -74,72 +75,63 @@ class Attributes:
         return repeated
 
     def _field(self, name: str) -> Array:
-        return pc.struct_field(self._entries, ["value", name])
+        if name not in self._fields:
+            self._fields[name] = pc.struct_field(self._values, name)
+        return self._fields[name]
 
     @cached_property
-    def _integers(self) -> Array:
-        written = self._field("intValue")
-        try:
-            return written.cast(pa.int64())
-        except pa.ArrowInvalid:
-            return _reads_as(written, INTEGER).cast(pa.int64())
+    def _values(self) -> Array:
+        return pc.struct_field(self._entries, "value")
 
     @cached_property
-    def text(self) -> Array:
-        """Every entry's value as text, never null: numbers in decimal, ``true``/``false``, arrays and maps as JSON, no value as ``""``."""
-        text = pc.coalesce(
-            self._field("stringValue"),
-            self._field("intValue"),
-            _double_text(self._field("doubleValue")),
-            self._field("boolValue").cast(pa.string()),
-        )
-        for name in ("arrayValue", "kvlistValue", "bytesValue"):
-            if text.null_count == 0:
-                break
-            held = self._field(name).cast(pa.string())
-            text = pc.coalesce(text, held if name == "bytesValue" else _nested_text(held, name))
-        return text.fill_null("")
+    def _empty_texts(self) -> bool:
+        return bool(pc.any(pc.equal(self._field("stringValue"), "")).as_py())
 
     def maps(self) -> Array:
         """The attributes as an Arrow map array of text by key, one map an owner."""
         sizes = np.bincount(self._owner, minlength=self.owners)
-        return pa.MapArray.from_arrays(offsets(sizes), self._keys, self.text)
+        return pa.MapArray.from_arrays(offsets(sizes), self._keys, _texts(self._values))
 
     def column(self, names: Iterable[str], kind: str) -> Array:
         """One value an owner: of the first of ``names`` that the owner has and that reads as ``kind``, else null.
 
         ``kind`` is ``string``, ``int64``, ``float64`` or ``boolean``. An empty text and a number that is not finite are null.
         """
-        found: list[tuple[Indices, Array]] = []
+        found: Array = None
         for name in names:
             if name in self._ends:
-                end, size = self._ends[name]
-                at = self._order[end - size : end]
-                found.append((self._owner[at], self._read(pa.array(at), kind)))
-        if not found:
-            return pa.nulls(self.owners, _TYPES[kind])
-        values = pa.concat_arrays([read for _, read in found])
-        chosen = np.full(self.owners, -1, dtype=np.int64)
-        start = len(values)
-        for owner, read in reversed(found):
-            start -= len(read)
-            valid = pc.is_valid(read).to_numpy(zero_copy_only=False)
-            chosen[owner[valid]] = start + np.flatnonzero(valid)
-        return values.take(pa.array(chosen, mask=chosen < 0))
+                read = self._read(self._entry_of_owner(name), kind)
+                found = read if found is None else pc.coalesce(found, read)
+        return pa.nulls(self.owners, _TYPES[kind]) if found is None else found
+
+    def _entry_of_owner(self, name: str) -> Array:
+        end, size = self._ends[name]
+        entries = self._order[end - size : end]
+        at = np.full(self.owners, -1, dtype=np.int32)
+        at[self._owner[entries]] = entries
+        return pa.array(at, mask=at < 0)
 
     def _read(self, at: Array, kind: str) -> Array:
-        def words(pattern: str) -> Array:
-            return _reads_as(self.text.take(at), pattern)
-
         if kind == "string":
-            text = self.text.take(at)
-            return pc.if_else(pc.equal(text, ""), _NO_TEXT, text)
+            text = self._native("stringValue", at, _not_empty)
+            return _not_empty(text) if self._empty_texts else text
         if kind == "boolean":
-            return _else(self._field("boolValue").take(at), lambda: words("^(true|false)$").cast(pa.bool_()))
+            return self._native("boolValue", at, lambda text: _reads_as(text, "^(true|false)$").cast(pa.bool_()))
         if kind == "int64":
-            return _else(self._integers.take(at), lambda: words(INTEGER).cast(pa.int64()))
-        double = _else(self._field("doubleValue").take(at), lambda: words(NUMBER).cast(pa.float64()))
-        return pc.if_else(pc.is_finite(double), double, pa.scalar(None, pa.float64()))
+            return self._native("intValue", at, lambda text: _reads_as(text, INTEGER).cast(pa.int64()))
+        double = self._native("doubleValue", at, lambda text: _reads_as(text, NUMBER).cast(pa.float64()))
+        finite = pc.is_finite(double)
+        return double if finite.false_count == 0 else pc.if_else(finite, double, pa.scalar(None, pa.float64()))
+
+    def _native(self, name: str, at: Array, read: Callable[[Array], Array]) -> Array:
+        """The values of entries ``at`` that were written as ``name``, and what ``read`` makes of the text of the others."""
+        native = self._field(name).take(at)
+        if name == "intValue":
+            native = _integers(native)
+        if native.null_count == at.null_count:
+            return native
+        others = pc.if_else(pc.is_valid(native), pa.scalar(None, at.type), at)
+        return pc.coalesce(native, read(_texts(self._values.take(others))))
 
 
 def offsets(sizes: Indices) -> Array:
@@ -147,12 +139,26 @@ def offsets(sizes: Indices) -> Array:
     return pa.array(np.concatenate(([0], np.cumsum(sizes))).astype(np.int32))
 
 
-def _else(native: Array, read: Callable[[], Array]) -> Array:
-    return native if native.null_count == 0 else pc.coalesce(native, read())
+def _texts(values: Array) -> Array:
+    """OTLP values as text, never null: numbers in decimal, ``true``/``false``, arrays and maps as JSON, no value as ``""``."""
+    held = {name: pc.struct_field(values, name) for name in _KINDS_OF_VALUE}
+    said = [_KINDS_OF_VALUE[name](written) for name, written in held.items() if written.null_count < len(written)]
+    return pc.coalesce(*said, "") if said else pa.repeat("", len(values))
 
 
 def _reads_as(text: Array, pattern: str) -> Array:
     return pc.if_else(pc.match_substring_regex(text, pattern), text, _NO_TEXT)
+
+
+def _not_empty(text: Array) -> Array:
+    return pc.if_else(pc.equal(text, ""), _NO_TEXT, text)
+
+
+def _integers(written: Array) -> Array:
+    try:
+        return written.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return _reads_as(written, INTEGER).cast(pa.int64())
 
 
 def number_text(value: float) -> str:
@@ -177,19 +183,31 @@ def number_text(value: float) -> str:
 def _double_text(doubles: Array) -> Array:
     text = doubles.cast(pa.string())
     # Arrow writes these otherwise than Go: rare, so one at a time.
-    size = pc.abs(doubles)
-    small = pc.and_(pc.less(size, _PLAIN_SMALLEST), pc.greater(size, 0.0))
-    odd = pc.or_(pc.or_(small, pc.greater_equal(size, _PLAIN_LARGEST)), pc.is_nan(doubles)).fill_null(False)
-    if not pc.any(odd).as_py():
+    written = doubles.fill_null(0.0).to_numpy()
+    size = np.abs(written)
+    odd = ~(((size >= _PLAIN_SMALLEST) & (size < _PLAIN_LARGEST)) | (size == 0.0))
+    if not odd.any():
         return text
-    return pc.replace_with_mask(text, odd, pa.array([number_text(value) for value in doubles.filter(odd).to_pylist()], pa.string()))
+    return pc.replace_with_mask(text, pa.array(odd), pa.array([number_text(value) for value in written[odd].tolist()], pa.string()))
 
 
 def _nested_text(written: Array, name: str) -> Array:
     """OTLP arrays or maps, given as their JSON text, as plain JSON. Most are equal (finish reasons), so each distinct one is read once."""
-    encoded = written.dictionary_encode()
+    encoded = written.cast(pa.string()).dictionary_encode()
     plain = [orjson.dumps(plain_value({name: orjson.loads(text)})).decode() for text in encoded.dictionary.to_pylist()]
     return pa.array(plain, pa.string()).take(encoded.indices)
+
+
+_KINDS_OF_VALUE: Final[dict[str, Callable[[Array], Array]]] = {
+    "stringValue": lambda written: written,
+    "intValue": lambda written: written,
+    "doubleValue": _double_text,
+    "boolValue": lambda written: written.cast(pa.string()),
+    "arrayValue": lambda written: _nested_text(written, "arrayValue"),
+    "kvlistValue": lambda written: _nested_text(written, "kvlistValue"),
+    "bytesValue": lambda written: written.cast(pa.string()),
+}
+"""The kinds of an OTLP value, and how each is written as text; of a value that has several the first counts."""
 
 
 def plain_value(value: Any) -> Any:

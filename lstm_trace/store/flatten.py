@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import numpy as np
@@ -16,15 +17,18 @@ from lstm_trace import conventions as c
 from lstm_trace.store.attributes import Attributes, offsets
 from lstm_trace.store.foreign import KIND_OF_OPERATION
 from lstm_trace.store.lenient import Tally, mended_id
-from lstm_trace.store.schema import COLUMNS, PROMOTED, spans_schema
+from lstm_trace.store.schema import PROMOTED, Column, spans_schema
 
 Array = Any
+Indices = Any
 
 KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
 STATUSES: Final = ("unset", "ok", "error")
 _CASED: Final = {"lower": pc.utf8_lower, "upper": pc.utf8_upper}
 _NONE: Final = pa.scalar(None, pa.string())
 _TIME: Final = "^[0-9]{1,19}$"
+_LOWER_HEX: Final = np.isin(np.arange(256), list(b"0123456789abcdef"))
+_ZEROS: Final = int.from_bytes(b"00000000", "little")
 
 
 @lru_cache(maxsize=1)
@@ -76,24 +80,47 @@ def spans_of(requests: Array, tally: Tally) -> Any:
     for column in PROMOTED:
         value = own.column(column.attributes, column.type)
         if column.resource:
-            value = pc.coalesce(value, resources.column(column.resource, column.type).take(group_of))
+            value = _else(value, partial(_of_resource, resources, column, group_of))
         columns[column.name] = _CASED[column.case](value) if column.case else value
-    columns["span_kind"] = pc.coalesce(columns["span_kind"], _derived_kind(own))
-    columns |= _judgement(columns)
+    columns["span_kind"] = _else(columns["span_kind"], lambda: _derived_kind(own))
+    columns |= _judgement(columns, columns["links"])
     schema = arrow_schema()
-    return pa.table([columns[column.name].cast(schema.field(column.name).type) for column in COLUMNS], schema=schema)
+    return pa.table([columns[field.name].cast(field.type) for field in schema], schema=schema)
+
+
+def _of_resource(resources: Attributes, column: Column, group_of: Array) -> Array:
+    return resources.column(column.resource, column.type).take(group_of)
+
+
+def _else(values: Array, other: Callable[[], Array]) -> Array:
+    """``values``, and where they are null the ``other`` ones, which are worked out only then."""
+    return values if values.null_count == 0 else pc.coalesce(values, other())
 
 
 def _hex(items: Array, name: str, size: int) -> Array:
     text = pc.struct_field(items, name)
-    # Nearly always lower-case hex already; what is not is mended one at a time.
-    plain = pc.match_substring_regex(text, f"^[0-9a-f]{{{2 * size}}}$")
-    good = pc.and_(plain, pc.not_equal(text, "0" * 2 * size)).fill_null(False)
+    plain = _plain_ids(text, size) if len(text) else None
+    if plain is not None:
+        return text if plain.all() else pc.if_else(pa.array(plain), text, _NONE)
+    whole = pc.match_substring_regex(text, f"^[0-9a-f]{{{2 * size}}}$")
+    good = pc.and_(whole, pc.not_equal(text, "0" * 2 * size)).fill_null(False)
     other = pc.and_(pc.invert(good), pc.not_equal(text, "")).fill_null(False)
-    kept = pc.if_else(good, text, _NONE)
-    if not pc.any(other).as_py():
-        return kept
-    return pc.replace_with_mask(kept, other, pa.array([mended_id(value, size) for value in text.filter(other).to_pylist()], pa.string()))
+    ids = [mended_id(value, size) for value in text.filter(other).to_pylist()]
+    return pc.replace_with_mask(pc.if_else(good, text, _NONE), other, pa.array(ids, pa.string()))
+
+
+def _plain_ids(text: Array, size: int) -> Indices | None:
+    """Which texts are ids, where all are either empty or lower-case hex of ``size`` bytes, as nearly always; else None."""
+    _, bounds, data = text.buffers()
+    starts = np.frombuffer(bounds, dtype=np.int32)[text.offset : text.offset + len(text) + 1]
+    sizes = np.diff(starts)
+    held = sizes > 0
+    digits = np.frombuffer(data or b"", dtype=np.uint8)[starts[0] : starts[-1]]
+    if not (sizes[held] == 2 * size).all() or not _LOWER_HEX[digits].all():
+        return None
+    words = digits.view(np.uint64).reshape(-1, size // 4)
+    held[held] = (words != _ZEROS).any(axis=1)
+    return held
 
 
 def _time(items: Array, name: str) -> Array:
@@ -125,31 +152,28 @@ def _derived_kind(own: Attributes) -> Array:
     return pa.array(list(KIND_OF_OPERATION.values())).take(at)
 
 
-def _judgement(columns: dict[str, Array]) -> dict[str, Array]:
+def _judgement(columns: dict[str, Array], links: Array) -> dict[str, Array]:
     """What the columns of an evaluation say in the end: a foreign one names neither its target nor its status."""
     judges = pc.is_valid(columns["evaluation_name"])
-    if not pc.any(judges).as_py():
+    said = pc.and_(pc.is_valid(columns["target_trace_id"]), pc.is_valid(columns["evaluation_status"]))
+    if not pc.any(pc.and_not(judges, said)).as_py():
         return {}
-    first = pc.list_element(_padded(columns["links"]), 0)
-    linked = pc.struct_field(first, "trace_id")
+    linked_trace, linked_span = (first.take(_first_items(links)) for first in pc.list_flatten(links).flatten()[:2])
     parent = pc.if_else(pc.equal(columns["span_kind"], "EVALUATOR"), columns["parent_span_id"], _NONE)
     itself = pc.coalesce(parent, columns["span_id"])
-    target_trace = pc.coalesce(columns["target_trace_id"], linked, columns["trace_id"])
-    target_span = pc.if_else(pc.is_valid(linked), pc.struct_field(first, "span_id"), itself)
+    target_trace = pc.coalesce(columns["target_trace_id"], linked_trace, columns["trace_id"])
+    target_span = pc.if_else(pc.is_valid(linked_trace), linked_span, itself)
     target_span = pc.if_else(pc.is_valid(columns["target_trace_id"]), columns["target_span_id"], target_span)
     judged = pc.or_(pc.is_valid(columns["evaluation_score"]), pc.is_valid(columns["evaluation_label"]))
     status = pc.coalesce(columns["evaluation_status"], pc.if_else(judged, "ok", "error"))
-    said = {"target_trace_id": target_trace, "target_span_id": target_span, "evaluation_status": status}
-    return {name: pc.if_else(judges, value, columns[name]) for name, value in said.items()}
+    meant = {"target_trace_id": target_trace, "target_span_id": target_span, "evaluation_status": status}
+    return {name: pc.if_else(judges, value, columns[name]) for name, value in meant.items()}
 
 
-def _padded(lists: Array) -> Array:
-    """Lists of at least one item: an empty one gets a null."""
+def _first_items(lists: Array) -> Array:
+    """Where the first item of each list is in the flattened lists; null for an empty one."""
     sizes = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-    index = np.full(len(sizes), -1, dtype=np.int64)
-    held = sizes > 0
-    index[held] = lists.offsets.to_numpy()[:-1][held]
-    return pa.ListArray.from_arrays(offsets(np.ones(len(sizes), dtype=np.int64)), lists.values.take(pa.array(index, mask=~held)))
+    return pa.array(np.cumsum(sizes) - sizes, mask=sizes == 0)
 
 
 def _events(lists: Array, tally: Tally) -> Array:
