@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Group
 from rich.table import Table
@@ -16,6 +16,7 @@ from lstm_trace.analyse.diagnose import Verdict
 from lstm_trace.analyse.drift import Drift, Estimate, Signal
 from lstm_trace.analyse.onetrace import Placed, Score, Trace, read_trace
 from lstm_trace.analyse.watch import Watched
+from lstm_trace.report.fitting import FittingTable, Heading
 from lstm_trace.report.numbers import between, moment, number, points, seconds, share
 from lstm_trace.report.printable import printable, told_apart
 from lstm_trace.store import Store
@@ -113,16 +114,18 @@ def _score(score: Score) -> Text:
     return line
 
 
-def cohort_table(table: CohortTable) -> Table:
+_FIGURES: Final = (
+    Heading("n"), Heading("failed", weight=5), Heading("errors", weight=3), Heading("fail rate"), Heading("95 %"),
+    Heading("confidence", weight=8), Heading("p50", weight=6), Heading("p99", weight=7), Heading("tokens in/out", weight=4),
+    Heading("escalated", weight=2), Heading("thumbs down", weight=1),
+)  # fmt: skip
+
+
+def cohort_table(table: CohortTable) -> FittingTable:
     """Every row of a cohort table."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
     named = {row.evaluation for row in table.rows}
-    for name in table.by:
-        shown.add_column(printable(name, 40))
-    if len(named) > 1:
-        shown.add_column("evaluation")
-    for title in ("n", "failed", "errors", "fail rate", "95 %", "confidence", "p50", "p99", "tokens in/out", "escalated", "thumbs down"):
-        shown.add_column(title, justify="right", no_wrap=True)
+    words = [*(printable(name, 40) for name in table.by), *(["evaluation"] if len(named) > 1 else [])]
+    shown = FittingTable((*(Heading(word, number=False) for word in words), *_FIGURES))
     groups = {name: told_apart((row.group[name] for row in table.rows), 40) for name in table.by}
     for row in table.rows:
         cells = [Text(groups[name][row.group[name]]) for name in table.by]
@@ -147,12 +150,9 @@ def _figures(row: CohortRow) -> list[str]:
     ]
 
 
-def step_table(table: CohortTable) -> Table:
+def step_table(table: CohortTable) -> FittingTable:
     """Fail rate by step of the trajectory, so that what goes wrong late shows."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("release")
-    for title in ("step", "traces", "failed", "fail rate", "95 %"):
-        shown.add_column(title, justify="right", no_wrap=True)
+    shown = FittingTable((Heading("release", number=False), *map(Heading, ("step", "traces", "failed", "fail rate", "95 %"))))
     releases = told_apart((row.release for row in table.late_steps), 40)
     for row in table.late_steps:
         cells = (str(row.step), number(row.n), number(row.failed), share(row.fail_rate), between(row.ci_low, row.ci_high))
@@ -201,11 +201,15 @@ def _change(pair: Sequence[CohortRow | None]) -> Text:
 
 def drift_table(drift: Drift) -> Group:
     """Every signal of a comparison, flagged ones marked, and the estimate that needs no labels."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("signal", "cohort"):
-        shown.add_column(title, no_wrap=True)
-    for title in (*told_apart((drift.baseline, drift.candidate)).values(), "calls", "effect", "threshold", ""):
-        shown.add_column(title, justify="right", no_wrap=True)
+    sides = told_apart((drift.baseline, drift.candidate), 20).values()
+    figures = (
+        *(Heading(side, weight=2) for side in sides),
+        Heading("calls", weight=1),
+        Heading("effect"),
+        Heading("threshold"),
+        Heading(""),
+    )
+    shown = FittingTable((Heading("signal", number=False), Heading("cohort", number=False), *figures))
     for row in drift.signals:
         mark = Text("moved", "bold red") if row.flagged else Text("")
         shown.add_row(
@@ -228,13 +232,10 @@ def estimate_words(estimate: Estimate) -> str:
     return f"{estimate.metric}: {share(estimate.baseline)} → {share(estimate.candidate)}, assuming that {estimate.assumption}"
 
 
-def watch_table(rows: Sequence[Watched]) -> Table:
+def watch_table(rows: Sequence[Watched]) -> FittingTable:
     """Every signal of one look."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("signal", no_wrap=True)
-    shown.add_column("cohort", no_wrap=True)
-    for title in ("pairs", "evidence", "alarms at", "candidate", "since"):
-        shown.add_column(title, justify="right", no_wrap=True)
+    figures = (Heading("pairs", weight=2), Heading("evidence"), Heading("alarms at", weight=1), Heading("candidate"), Heading("since"))
+    shown = FittingTable((Heading("signal", number=False), Heading("cohort", number=False), *figures))
     for row in rows:
         since = Text("–") if row.alarmed_at_ns is None else Text(moment(row.alarmed_at_ns), "bold red")
         shown.add_row(
