@@ -76,7 +76,7 @@ def _lines(stream: Unpacked, size: int | None, tally: Tally) -> Iterator[bytes]:
             rest += chunk
         else:
             if not skipping:
-                yield bytes(rest) + chunk[:cut]
+                yield b"".join((rest, memoryview(chunk)[:cut])) if rest or cut < len(chunk) else chunk
             elif (first := chunk.find(b"\n") + 1) < cut:
                 yield chunk[first:cut]
             skipping, rest = False, bytearray(chunk[cut:])

@@ -153,7 +153,7 @@ class Unpacked:
         parts: list[bytes] = []
         left = size
         while left and not self._ended:
-            part = self._part(_PIECE if left < 0 else min(_PIECE, left))
+            part = self._part(left if left > 0 and self._compression is None else _PIECE if left < 0 else min(_PIECE, left))
             parts.append(part)
             left = left if left < 0 else left - len(part)
         return b"".join(parts)

@@ -56,7 +56,7 @@ def parse_block(block: bytes, tally: Tally) -> list[Any]:
     lines = _text_lines(block)
     groups = _transformed(lines)
     # No list of ResourceSpans there: another signal, another form, or no JSON. The older form hides one level down.
-    odd = pc.is_null(groups) if _OLDER_FORM not in block else pa.array([True] * len(lines))
+    odd = pa.array([True] * len(lines)) if _older(groups, block) else pc.is_null(groups)
     if not pc.any(odd).as_py():
         return [groups]
     kept = [groups.filter(pc.invert(odd))]
@@ -66,16 +66,25 @@ def parse_block(block: bytes, tally: Tally) -> list[Any]:
     return [part for part in kept if len(part)]
 
 
+def _older(groups: Any, block: bytes) -> bool:
+    """Whether a line may be of the older form; a search of the whole block, so only where a group lacks scopes."""
+    scopes = pc.struct_field(pc.list_flatten(groups), "scopeSpans")
+    lacking = pc.equal(pc.list_value_length(scopes).fill_null(0), 0)
+    return bool(pc.any(lacking).as_py()) and _OLDER_FORM in block
+
+
 def _text_lines(block: bytes) -> Any:
     """The lines as an Arrow string array on the memory of ``block``, newlines and all: to JSON they are white space."""
-    block = block.rstrip()
-    ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == _NEWLINE) + 1
-    bounds = np.concatenate(([0], ends, [len(block)])).astype(np.int32)
+    size = len(block)
+    while size and block[size - 1] in b" \t\r\n\v\f":
+        size -= 1
+    ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8, count=size) == _NEWLINE) + 1
+    bounds = np.concatenate(([0], ends, [size])).astype(np.int32)
     lines = pa.StringArray.from_buffers(len(bounds) - 1, pa.py_buffer(bounds), pa.py_buffer(block))
     try:
         lines.validate(full=True)
     except pa.ArrowInvalid:  # bytes that are no UTF-8
-        return pa.array([line.decode("utf-8", "replace") for line in block.split(b"\n")], pa.string())
+        return pa.array([line.decode("utf-8", "replace") for line in block[:size].split(b"\n")], pa.string())
     return lines
 
 
