@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lstm_trace.analyse import shapley
 from lstm_trace.analyse.dimensions import longer_than
+from lstm_trace.analyse.discoveries import adjusted
 from lstm_trace.analyse.labelled import Labelled
 from lstm_trace.analyse.sessions import AT_ONCE, design_effect
 from lstm_trace.analyse.shapley import Floats
@@ -186,8 +187,6 @@ def _direct(cells: Labelled, drawn: tuple[Floats, Floats]) -> list[Contrast]:
     at a lower rate. The mix is tested by a chi-square over strata. Traces of one session, and those that lack a label, count as far as they
     tell something new.
     """
-    from scipy.stats import false_discovery_control
-
     everywhere = np.ones(len(cells.strata), dtype=bool)
     long = np.array([longer_than(cohort, PRIMARY_LENGTH) for cohort in cells.strata])
     names = (*cells.mechanisms, "generation")
@@ -203,10 +202,9 @@ def _direct(cells: Labelled, drawn: tuple[Floats, Floats]) -> list[Contrast]:
         for cohort in dict.fromkeys(cells.strata)
     ]
     p_values = [_clean_rise(cells, drawn, depth, chosen) for _, depth, chosen in singles]
-    adjusted = false_discovery_control(p_values)
     made += [
         Contrast(name, chosen, p_value, bool(q < FALSE_ALARMS_SINGLE), float(q))
-        for (name, _, chosen), p_value, q in zip(singles, p_values, adjusted, strict=True)
+        for (name, _, chosen), p_value, q in zip(singles, p_values, adjusted(p_values), strict=True)
     ]
     p_value = _mix_moved(cells, drawn)
     return [*made, Contrast("mix", everywhere, p_value, p_value < 2 * alpha)]
@@ -259,7 +257,7 @@ def _inflation(before: Floats, after: Floats, n: Floats, replicates: Sequence[Fl
 
 def _mix_moved(cells: Labelled, drawn: tuple[Floats, Floats]) -> float:
     """Chi-square over strata, divided by the mean design effect of weights and sessions (Rao and Scott, 1984)."""
-    from scipy.stats import chi2
+    from scipy.special import chdtrc
 
     sums = np.stack([side.reshape(side.shape[0], -1).sum(axis=1) for side in cells.weighted()])
     shares, n = sums / sums.sum(axis=1, keepdims=True), np.array(cells.n, dtype=np.float64)
@@ -277,7 +275,7 @@ def _mix_moved(cells: Labelled, drawn: tuple[Floats, Floats]) -> float:
     elif cells.sessions is not None or cells.weights.size > 1:
         spread = _share_variances(cells, 0, shares[0]) + _share_variances(cells, 1, shares[1])
         effect = max(1.0, (spread[seen] / expected).sum() / (seen.size - 1))
-    return float(chi2.sf(statistic / effect, seen.size - 1))
+    return float(chdtrc(seen.size - 1, statistic / effect))
 
 
 def _share_variances(cells: Labelled, index: int, shares: Floats) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -32,6 +33,8 @@ CARRIED: Final = ("trace_id", "span_id", *FACTS)
 _TOLD: Final = ("upstream_component", "upstream_length", "upstream_cohort", "upstream_label", "upstream_confidence")
 _KEPT: Final[WeakKeyDictionary[Store, dict[tuple[str, View], Any]]] = WeakKeyDictionary()
 """What is known of an open store already: every analysis of it starts from the same tables."""
+_NUMBERS: Final = count()
+"""Tables that are held have names of their own."""
 T = TypeVar("T")
 
 
@@ -131,17 +134,17 @@ def _kept(store: Store, name: str, view: View, make: Callable[[], Any], form: Li
 
     Elsewhere than in DuckDB it stays an expression.
     """
+    return once(store, name, view, lambda: held(store, name, make(), form))
 
-    def hold() -> Any:
-        made = make()
-        if not _holds(store):
-            return made
-        held = f"lstm_trace_{name}_{len(_KEPT[store])}"
-        # Not create_table(), which compiles twice and writes the rows twice.
-        store.connection.con.execute(f"create temp {form} {held} as {store.connection.compile(made)}")
-        return store.connection.sql(f"select * from {held}", schema=made.schema())
 
-    return once(store, name, view, hold)
+def held(store: Store, name: str, made: Any, form: Literal["table", "view"] = "table") -> Any:
+    """``made`` as a temporary table of DuckDB, for an analysis that asks it several times; elsewhere it stays an expression."""
+    if not _holds(store):
+        return made
+    place = f"lstm_trace_{name}_{next(_NUMBERS)}"
+    # Not create_table(), which compiles twice and writes the rows twice.
+    store.connection.con.execute(f"create temp {form} {place} as {store.connection.compile(made)}")
+    return store.connection.sql(f"select * from {place}", schema=made.schema())
 
 
 def once(store: Store, name: str, view: View, make: Callable[[], T]) -> T:

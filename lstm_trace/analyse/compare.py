@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.dimensions import cohort_rank
+from lstm_trace.analyse.discoveries import adjusted
 from lstm_trace.analyse.intervals import wilson
 from lstm_trace.analyse.labelled import MECHANISMS
 from lstm_trace.analyse.paired import flipped, inflation, ranked, summed
@@ -199,8 +200,6 @@ def _latency(durations: Floats, session: NDArray[np.int64]) -> tuple[float | Non
 
 
 def _cohorts(windows: Windows, judged: NDArray[np.bool_]) -> tuple[CohortPair, ...]:
-    from scipy.stats import false_discovery_control
-
     cohorts = np.array(windows.cohort, dtype=object)
     found: list[tuple[str, int, float, float, float]] = []
     for cohort in sorted(set(windows.cohort), key=cohort_rank):
@@ -210,8 +209,7 @@ def _cohorts(windows: Windows, judged: NDArray[np.bool_]) -> tuple[CohortPair, .
             found.append((cohort, int(inside.sum()), one, two, _worse(windows, inside)))
     if not found:
         return ()
-    adjusted = false_discovery_control([row[4] for row in found])
-    return tuple(CohortPair(*row[:4], float(q)) for row, q in zip(found, adjusted, strict=True))
+    return tuple(CohortPair(*row[:4], float(q)) for row, q in zip(found, adjusted([row[4] for row in found]), strict=True))
 
 
 def read_prices(given: list[str]) -> dict[str, tuple[float, float]]:

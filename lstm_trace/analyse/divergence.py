@@ -67,12 +67,10 @@ def null_threshold(
 
     Counts need not be whole: where calls are alike, they are as many as say the same independently.
     """
-    from scipy.stats import gamma
-
     together = before + after
     shares = together / together.sum()
     drawn = [random.multinomial(max(round(side.sum()), 1), shares, size=DRAWS).astype(np.float64) for side in (before, after)]
-    return _far_quantile(distance(drawn[0], drawn[1]), false_alarms, gamma)
+    return _far_quantile(distance(drawn[0], drawn[1]), false_alarms)
 
 
 def curve_shift(before: Floats, after: Floats) -> Floats:
@@ -86,8 +84,6 @@ def curve_shift(before: Floats, after: Floats) -> Floats:
 
 def null_curve_shift(before: Floats, after: Floats, false_alarms: float, random: np.random.Generator) -> float:
     """``null_threshold`` for ``curve_shift``: both sides are right as often, at the same confidence, as both together."""
-    from scipy.stats import gamma
-
     together = before + after
     right = np.divide(together[..., 1], together.sum(axis=-1), out=np.zeros(together.shape[:-1]), where=together.sum(axis=-1) > 0)
     drawn: list[Floats] = []
@@ -95,11 +91,13 @@ def null_curve_shift(before: Floats, after: Floats, false_alarms: float, random:
         n = side.sum(axis=-1).round().astype(np.int64)
         hits = random.binomial(n, right, size=(DRAWS, n.size)).astype(np.float64)
         drawn.append(np.stack([n - hits, hits], axis=-1))
-    return _far_quantile(curve_shift(drawn[0], drawn[1]), false_alarms, gamma)
+    return _far_quantile(curve_shift(drawn[0], drawn[1]), false_alarms)
 
 
-def _far_quantile(values: Floats, false_alarms: float, gamma: object) -> float:
+def _far_quantile(values: Floats, false_alarms: float) -> float:
+    from scipy.special import gammaincinv  # scipy.stats, which has it by name, takes a second and more to import
+
     mean, variance = float(values.mean()), float(values.var())
     if variance <= 0.0 or mean <= 0.0:
         return mean
-    return float(gamma.ppf(1.0 - false_alarms, mean**2 / variance, scale=variance / mean))  # type: ignore[attr-defined]  # scipy has no stubs
+    return float(gammaincinv(mean**2 / variance, 1.0 - false_alarms) * (variance / mean))

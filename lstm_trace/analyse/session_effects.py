@@ -37,29 +37,41 @@ def session_effects(rows: Any, numbers: Mapping[str, Any], categories: Mapping[s
     shared = fetched(named.group_by("release").aggregate(rows=named.count(), sessions=named.session.nunique()))
     if all(row["rows"] == row["sessions"] for row in shared) or min(row["sessions"] for row in shared) < FEWEST:
         return {}
-    both = ibis.union(named, named.mutate(cohort=ibis.literal(ALL)))
     found: dict[tuple[str, str], list[_Spread]] = defaultdict(list)
-    for name in numbers:
-        for row in fetched(_of_number(both, both[f"n_{name}"])):
-            found[name, row["cohort"]].append(_number_spread(row))
+    for row in fetched(_of_numbers(named, tuple(numbers))):
+        for name in numbers:
+            if row[f"m_{name}"]:
+                sums = {key: row[f"{key}_{name}"] for key in ("m", "s", "q", "mm", "ss", "ms")}
+                found[name, row["cohort"]].append(_number_spread(sums))
     for name in categories:
         groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
-        for row in fetched(_of_category(both, both[f"c_{name}"])):
+        for row in fetched(_of_category(named, named[f"c_{name}"])):
             groups[row["cohort"], row["release"]].append(row)
         for (cohort, _), held in groups.items():
             found[name, cohort].append(_category_spread(held))
     return {key: _effect(sides) for key, sides in found.items()}
 
 
-def _of_number(rows: Any, value: Any) -> Any:
-    """Sums over sessions of a number: calls ``m``, its sum ``s``, their products, and the sum of its squares."""
-    given = rows.mutate(x=value).filter(value.notnull())
-    each = given.group_by("release", "cohort", "session").aggregate(
-        m=given.count().cast("float64"), s=given.x.sum(), q=(given.x * given.x).sum()
-    )
-    return each.group_by("release", "cohort").aggregate(
-        m=each.m.sum(), s=each.s.sum(), q=each.q.sum(), mm=(each.m * each.m).sum(), ss=(each.s * each.s).sum(), ms=(each.m * each.s).sum()
-    )
+def _of_numbers(rows: Any, names: tuple[str, ...]) -> Any:
+    """Sums over sessions of each number: calls ``m``, its sum ``s``, their products, and the sum of its squares ``q``."""
+    sums: dict[str, Any] = {}
+    for name in names:
+        value = rows[f"n_{name}"]
+        sums |= {f"m_{name}": value.count().cast("float64"), f"s_{name}": value.sum(), f"q_{name}": (value * value).sum()}
+    each = _and_all(rows.group_by("release", "cohort", "session").aggregate(**sums), ("session",), tuple(sums))
+    whole = {column: each[column].sum() for column in sums}
+    for name in names:
+        m, s = each[f"m_{name}"], each[f"s_{name}"]
+        whole |= {f"mm_{name}": (m * m).sum(), f"ss_{name}": (s * s).sum(), f"ms_{name}": (m * s).sum()}
+    return each.group_by("release", "cohort").aggregate(**whole)
+
+
+def _and_all(each: Any, keys: tuple[str, ...], sums: tuple[str, ...]) -> Any:
+    """Sums by release, cohort and ``keys``, and once more over all cohorts, out of those and not out of the rows."""
+    import ibis
+
+    every = each.group_by("release", *keys).aggregate(**{name: each[name].sum() for name in sums}).mutate(cohort=ibis.literal(ALL))
+    return ibis.union(each, every.select(each.columns))
 
 
 def _number_spread(row: Mapping[str, Any]) -> _Spread:
@@ -74,6 +86,7 @@ def _of_category(rows: Any, value: Any) -> Any:
 
     given = rows.mutate(x=value).filter(value.notnull())
     each = given.group_by("release", "cohort", "session", "x").aggregate(k=given.count().cast("float64"))
+    each = _and_all(each, ("session", "x"), ("k",))
     each = each.mutate(m=each.k.sum().over(ibis.window(group_by=["release", "cohort", "session"])))
     return each.group_by("release", "cohort", "x").aggregate(k=each.k.sum(), kk=(each.k * each.k).sum(), km=(each.k * each.m).sum())
 
