@@ -96,7 +96,7 @@ def labelled(
             judged = judged.filter((judged.evaluation_name != name) | judged.version.isin(common))
     used = {mechanism: name for mechanism, name in used.items() if mechanism not in confounded}
     names = (baseline, candidate)
-    wide = divisible(_wide(store, judged, outcome, used))
+    wide = cases.held(store, "judged", divisible(_wide(store, judged, outcome, used)))
     facets = facets_of(wide, names)
     notes += facets.notes
     counted = fetched(wide.group_by("release", "cohort", *facets.facts, *used, "failed", "weight").aggregate(n=wide.count()))
@@ -272,17 +272,21 @@ def _rates_of_all(found: Sequence[Mapping[str, Any]], used: Mapping[str, str], n
 
 def _selection(found: Sequence[Mapping[str, Any]], used: Mapping[str, str]) -> list[str]:
     """Say where labels were not drawn independently of the outcome: labelled and unlabelled traces fail at different rates."""
-    from scipy.stats import fisher_exact
-
     notes: list[str] = []
     for mechanism, name in used.items():
         table = np.zeros((2, 2), dtype=int)
         for row in found:
             if row["failed"] is not None:
                 table[int(row[mechanism] is not None), row["failed"]] += row["n"]
-        exact: Any = fisher_exact(table)
-        if table.sum(axis=1).min() > 0 and len({row["weight"] for row in found}) == 1 and exact.pvalue < 0.001:
+        if table.sum(axis=1).min() > 0 and len({row["weight"] for row in found}) == 1 and _exact(table) < 0.001:
             rates = table[:, 1] / table.sum(axis=1)
             told = f"traces with {name} fail at {rates[1]:.1%}, those without at {rates[0]:.1%}"
             notes.append(f"gold of {mechanism} is not independent of the outcome: {told}")
     return notes
+
+
+def _exact(table: NDArray[np.int64]) -> float:
+    from scipy.stats import fisher_exact  # takes a second and more to import
+
+    found: Any = fisher_exact(table)
+    return float(found.pvalue)
