@@ -152,7 +152,7 @@ def judge(cells: Labelled, baseline: str, candidate: str, *, min_effect_pp: floa
             part.pp,
             part.ci_low,
             part.ci_high,
-            part.name not in cells.confounded and part.proven and part.pp >= min_effect_pp,
+            part.name not in (cells.confounded | cells.untold) and part.proven and part.pp >= min_effect_pp,
             part.p_value,
         )
         for part in found.parts

@@ -42,7 +42,7 @@ class Labelled:
     first, a two for each of ``mechanisms`` and one for the outcome, then one entry a distinct weight. ``strata`` are the cohorts of the
     strata; one stands there several times where something else divides it. ``observed`` is there where labels are missing: what the counts
     were completed from. ``sessions`` (of the cells of ``observed``, else of ``counts``, one after the other) are there where traces share
-    a session.
+    a session. ``untold`` are the components after one that too few labels measure: what that one did would stand under theirs.
     """
 
     outcome: str
@@ -56,6 +56,7 @@ class Labelled:
     wide: Any
     sessions: tuple[Sessions, Sessions] | None = None
     observed: Observed | None = None
+    untold: frozenset[str] = frozenset()
 
     @property
     def n(self) -> tuple[int, int]:
@@ -101,8 +102,11 @@ def labelled(
     notes += facets.notes
     counted = fetched(wide.group_by("release", "cohort", *facets.facts, *used, "failed", "weight").aggregate(n=wide.count()))
     found: list[dict[str, Any]] = [{**row, "facet": facets.of(row)} for row in counted]
+    untold: set[str] = set()
     while used and (short := _short(found, used, names)):
-        notes.append(f"{short} is left out: fewer than {FEW} traces of a release have {used[short]}")
+        notes.append(f"{short} is left out: fewer than {FEW} traces of a release have {used[short]}; what comes after it is not blamed")
+        order = (*MECHANISMS, "generation")
+        untold |= {*order[order.index(short) + 1 :]}
         del used[short]
         found = [{key: value for key, value in row.items() if key != short} for row in found]
     notes += [*_rates_of_all(found, used, names), *_selection(found, used)]
@@ -112,7 +116,7 @@ def labelled(
     sessions = _sessions(wide, names, cells, facets, notes)
     return Labelled(
         outcome, cells.strata, tuple(used), counts, cells.weights, (judged_n[0], judged_n[1]), tuple(notes), frozenset(confounded), wide,
-        sessions, observed,
+        sessions, observed, frozenset(untold),
     )  # fmt: skip
 
 

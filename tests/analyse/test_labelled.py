@@ -70,7 +70,17 @@ def test_a_mechanism_with_few_labels_is_left_out_rather_than_guessed():
     with store_with(*sides(World(), BUG), **sparse) as store:
         found = diagnose(store, "v1", "v2")
     assert found.n == (600, 600)
+    assert found.verdict == ("classifier",)
     assert said(found, "retrieval is left out: fewer than 50 traces")
+
+
+def test_what_comes_after_a_mechanism_with_few_labels_is_not_blamed_for_it():
+    """A worse classifier leads to wrong branches: without gold enough they would be the router's."""
+    sparse = {"labelled": lambda name, index: name != "ground_truth_match" or index < 20}
+    with store_with(*sides(World(), BUG), **sparse) as store:
+        found = diagnose(store, "v1", "v2")
+    assert found.verdict == ("insufficient_evidence",)
+    assert said(found, "classifier is left out: fewer than 50 traces of a release have ground_truth_match; what comes after it is not blamed")
 
 
 def test_labels_that_hang_on_the_outcome_are_named():
