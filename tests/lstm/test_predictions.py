@@ -516,3 +516,60 @@ def test_an_encoder_has_no_prediction(seen: Traced, caplog: pytest.LogCaptureFix
 def test_where_logits_may_come_from_they_are_read(seen: Traced, model: Any, said: dict[str, Any]) -> None:
     trace_lstm(model(), name="it", **said)(torch.ones(1, 4, dtype=torch.long))
     assert 0.0 < seen.spans[0].attributes["lstm.prediction.confidence"] <= 1.0
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40, 200])
+@pytest.mark.parametrize("deferred", [False, True])
+@pytest.mark.parametrize("kind", ["probs", "log_probs"])
+def test_logits_declared_as_probabilities_have_no_confidence(
+    seen: Traced, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, rows: int, deferred: bool, kind: str
+) -> None:
+    monkeypatch.setattr(device, "on_cpu_too", deferred)
+    output = torch.tensor([5.0, -2.0, 1.0]).repeat(rows, 67)
+    model = trace_lstm(lambda x: output, name="it", output=kind, labels=[str(each) for each in range(201)])
+    for _ in range(2):
+        model(torch.zeros(rows, 4, 2))
+    device.flush()
+    found = [dict(each.attributes) for span in seen.spans for each in (span, *span.events)]
+    assert not any("confidence" in name or "margin" in name for each in found for name in each)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"component it: it returned numbers that are no output='{kind}': they have no confidence"
+    ]
+
+
+def test_every_call_of_one_sequence_says_the_same_of_what_is_no_probability(seen: Traced) -> None:
+    model = trace_lstm(Intent(), name="it", output="probs")
+    with torch.no_grad():
+        model.head.bias.fill_(3.0)
+        for _ in range(6):  # the first calls go another way than later ones
+            model(torch.ones(1, 4, dtype=torch.long))
+    assert len({tuple(sorted(span.attributes.items())) for span in seen.spans}) == 1
+    assert "lstm.prediction.confidence" not in seen.spans[0].attributes
+
+
+@pytest.mark.parametrize(("softmax", "rows", "said"), [(True, 1, True), (True, 3, True), (True, 200, True), (False, 1, False)])
+def test_probabilities_read_as_logits_are_said_once(
+    seen: Traced, caplog: pytest.LogCaptureFixture, softmax: bool, rows: int, said: bool
+) -> None:
+    logits = torch.randn(rows, 300, generator=torch.Generator().manual_seed(0))
+    model = trace_lstm(lambda x: logits.softmax(1) if softmax else logits, name="it")
+    for _ in range(6):
+        model(torch.zeros(rows, 4, 2))
+    assert [record.getMessage() for record in caplog.records] == [
+        "component it: each row that it returned adds up to 1, as probabilities do, and is read as logits: see output='probs'"
+    ] * said
+
+
+@pytest.mark.parametrize("rows", [1, 30])
+def test_of_saturated_labels_the_largest_logit_wins(seen: Traced, rows: int) -> None:
+    output = torch.tensor([50.0, 60.0, 45.0]).repeat(rows, 1)
+    trace_lstm(lambda x: output, name="it", output="multilabel")(torch.zeros(rows, 4, 2))
+    assert {event.attributes["lstm.prediction.index"] for event in seen.spans[0].events} == {1}
+
+
+@pytest.mark.parametrize("rows", [1, 30])
+@pytest.mark.parametrize("kind", ["probs", "log_probs"])
+def test_probabilities_that_are_all_zero_are_not_made_nan_by_a_temperature(seen: Traced, rows: int, kind: str) -> None:
+    output = torch.full((rows, 3), 0.0 if kind == "probs" else -math.inf)
+    trace_lstm(lambda x: output, name="it", output=kind, temperature=2.0)(torch.zeros(rows, 4, 2))
+    assert {event.attributes["lstm.prediction.confidence"] for event in seen.spans[0].events} == {0.0}

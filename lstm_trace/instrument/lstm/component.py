@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import MethodType
@@ -24,6 +23,7 @@ from lstm_trace.instrument.lstm import session as stream
 from lstm_trace.instrument.lstm.arguments import MISSING, Arguments
 from lstm_trace.instrument.lstm.call import Call
 from lstm_trace.instrument.lstm.lengths import has_values, is_floating
+from lstm_trace.instrument.lstm.modes import is_apart, is_compiled
 from lstm_trace.instrument.lstm.options import Options
 from lstm_trace.instrument.lstm.state import StateBook
 from lstm_trace.instrument.lstm.tree import Tree, innermost, read_tree
@@ -58,7 +58,7 @@ class Known:
 class Traced:
     """One decoration. Facts of each module that it covers are read at that module's first traced call and kept as long as it lives."""
 
-    __slots__ = ("_arguments", "_known", "_warned", "name", "options", "what")
+    __slots__ = ("_arguments", "_known", "_looks", "_warned", "name", "options", "what")
 
     def __init__(self, name: str, options: Options, what: Callable[..., Any] | None = None, arguments: Arguments | None = None) -> None:
         self._arguments = arguments
@@ -67,6 +67,8 @@ class Traced:
         self.what = what
         self._known: dict[int, Known] = {}
         self._warned: set[str] = set()
+        self._looks = 4
+        """How many calls' logits are looked at yet, in case they are probabilities: the first calls never go the short way."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -108,7 +110,7 @@ class Traced:
             arguments,
             sequence.Source.of(options, arguments, tree),
             output,
-            prediction.ROWS.get(output) if isinstance(output, str) and options.prediction is None else None,
+            self._row_reader(output) if isinstance(output, str) and options.prediction is None else None,
             StateBook(),
             (lambda: None) if module is None else ref(module, lambda _: forget(key, None)),
         )
@@ -215,10 +217,12 @@ class Traced:
             return ()
         if not has_values(tensor) and not (kind in prediction.ROWS and tensor.ndim > 2):
             return ()  # of more axes than can be read, the reader says so
+        if self._looks and kind == "logits":
+            self._look(tensor)
         if at_most is not None and large.is_large(tensor, kind, at_most):
             if options.names is not None:
                 self.check_labels(tensor.shape[-1])
-            return large.read(tensor, kind, options.names, options.temperature, at_most)
+            return self.plausible(kind, large.read(tensor, kind, options.names, options.temperature, at_most))
         try:
             found = prediction.read(tensor, kind, options.names, options.temperature, lengths)
         except ValueError as error:
@@ -226,7 +230,40 @@ class Traced:
             return ()
         if options.names is not None and kind in prediction.ROWS:
             self.check_labels(tensor.shape[-1] if tensor.ndim else 1)
-        return found
+        return self.plausible(kind, found)
+
+    def _look(self, logits: Any) -> None:
+        """Look at the first calls' logits, and say so where every one of them is more like probabilities."""
+        if not prediction.are_probabilities(logits):
+            self._looks = 0
+            return
+        self._looks -= 1
+        if not self._looks:
+            self.warn("logits", "each row that it returned adds up to 1, as probabilities do, and is read as logits: see output='probs'")
+
+    def plausible(self, kind: str, found: _Rows | large.Many) -> _Rows | large.Many:
+        """Return predictions without what cannot be the declared output, and say so once."""
+        if kind not in ("probs", "log_probs"):
+            return found
+        many = found if isinstance(found, large.Many) else None
+        rows: Any = () if many is not None else found
+        largest = many.summary.confidence_mean if many is not None else None
+        if (largest or 0.0) <= prediction.MOST and not any(each.confidence is None and each.index is not None for each in rows):
+            return found
+        self.warn("outside", "it returned numbers that are no output=%r: they have no confidence", kind)
+        return rows  # type: ignore[no-any-return]
+
+    def _row_reader(self, output: str) -> Callable[[list[float], Any, float], Single] | None:
+        of_row = prediction.ROWS.get(output)
+        if of_row is None or output not in ("probs", "log_probs"):
+            return of_row
+
+        def checked(row: list[float], names: Any, temperature: float) -> Single:
+            said = of_row(row, names, temperature)
+            self.plausible(output, (said,))
+            return said
+
+        return checked
 
     def check_labels(self, classes: int) -> None:
         """Warn once where the labels do not name as many classes as were returned."""
@@ -259,31 +296,8 @@ class Traced:
         return Component(self.name, self.options.version, self.options.preprocessing)
 
 
-def is_compiled(module: Any) -> bool:
-    """Tell whether a module, or a function, is what ``torch.compile`` returned."""
-    inner = getattr(module, "__dict__", _EMPTY)
-    return "_orig_mod" in (inner.get("_modules") or _EMPTY) or "_orig_mod" in inner or "_is_torch_compile" in inner
-
-
-def is_apart() -> bool:
-    """Tell whether this call is no inference: torch records the code instead of running it (``jit.trace``, ``export``), or runs it a
-    second time during backward for activation checkpointing.
-    """
-    global _compiler, _tracing_state, _graph_task
-    if _graph_task is None:
-        torch: Any = sys.modules.get("torch")
-        if torch is None:
-            return False
-        _compiler, _tracing_state = torch.compiler, torch._C._get_tracing_state
-        _graph_task = torch._C._current_graph_task_id
-    return _graph_task() != -1 or _tracing_state() is not None or getattr(_compiler, "_is_exporting_flag", False)
-
-
 _BAGGAGE_KEY: Any = getattr(baggage, "_BAGGAGE_KEY", None)
 _langchain: Any = None
-_compiler: Any = None
-_tracing_state: Any = None
-_graph_task: Any = None
 
 
 def _on_langchain(module: Any) -> None:
@@ -293,4 +307,4 @@ def _on_langchain(module: Any) -> None:
 
 wrapt.register_post_import_hook(_on_langchain, "langchain_core.runnables.config")
 
-__all__ = ["MISSING", "Known", "Traced", "is_apart", "is_compiled"]
+__all__ = ["MISSING", "Known", "Traced"]

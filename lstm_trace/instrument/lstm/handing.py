@@ -155,7 +155,8 @@ def _output(call: Handing, output: Any, copies: Copies) -> Said:
 
         def read(lengths: Sequence[int] | None) -> Any:
             traced.check_labels(classes)
-            return large.many_of(copies[number], names, at_most) if is_large else prediction.rows_of(copies[number], names)
+            found = large.many_of(copies[number], names, at_most) if is_large else prediction.rows_of(copies[number], names)
+            return traced.plausible(kind, found)
 
         return read
     if kind == "regression" and found.ndim > 1 and found.numel():

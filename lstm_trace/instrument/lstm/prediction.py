@@ -17,6 +17,9 @@ Names = Mapping[int, str]
 _BROKEN: Final = Single(nonfinite=True)
 _UNSHIFTED: Final = 300.0
 """Below this logit exp() needs no shift: neither it nor the sum over any row of ours leaves the range of a double."""
+MOST: Final = 1.01
+_LEAST: Final = -0.01
+"""What half precision may make of a probability of 1 or 0; numbers beyond are none."""
 _SMALL: Final = 75
 """Below this many numbers, plain Python over ``tolist()`` beats every tensor operation."""
 
@@ -101,7 +104,8 @@ def of_log_probs(row: list[float], names: Names | None = None, temperature: floa
 
 
 def of_probs(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Single:
-    """Read the probabilities of one sequence. One number is the probability of the second of two classes.
+    """Read the probabilities of one sequence. One number is the probability of the second of two classes. Numbers that are none have an
+    index and no confidence.
 
     >>> of_probs([0.2, 0.5, 0.3]).index, round(of_probs([0.2, 0.5, 0.3]).margin, 12)
     (1, 0.2)
@@ -110,11 +114,15 @@ def of_probs(row: list[float], names: Names | None = None, temperature: float = 
         return _broken(row)
     if len(row) == 1:
         row = [1.0 - row[0], row[0]]
+    top = max(row)
+    if top > MOST or min(row) < _LEAST:
+        index = row.index(top)
+        return Single(label_of(names, index), index)
     if temperature != 1.0:
         powers = [each ** (1.0 / temperature) if each > 0.0 else 0.0 for each in row]
         total = sum(powers)
         row = [each / total for each in powers] if total > 0.0 else row
-    top = max(row)
+        top = max(row)
     index = row.index(top)
     second = max(row[:index] + row[index + 1 :])
     entropy = -sum(each * math.log(each) for each in row if each > 0.0)
@@ -148,6 +156,14 @@ def _sigmoid(value: float) -> float:
         return 1.0 / (1.0 + math.exp(-value))
     weight = math.exp(value)
     return weight / (1.0 + weight)
+
+
+def are_probabilities(tensor: Any) -> bool:
+    """Tell whether the first rows of a (batch, classes) tensor add up to 1 each, as probabilities do and logits hardly ever."""
+    if tensor.ndim not in (1, 2) or tensor.shape[-1] < 2:
+        return False
+    rows = tensor[:4].tolist() if tensor.ndim == 2 else [tensor.tolist()]
+    return all(min(row) >= 0.0 and abs(sum(row) - 1.0) < 1e-2 for row in rows)
 
 
 def label_of(names: Names | None, index: int) -> str | None:
@@ -202,7 +218,10 @@ def _batch(tensor: Any, output: str, names: Names | None, temperature: float) ->
 
 
 def reduce(tensor: Any, output: str, temperature: float) -> Any:
-    """Return index, confidence, margin, entropy and brokenness of each row as a (rows, 5) tensor on the tensor's own device."""
+    """Return index, confidence, margin, entropy and brokenness of each row as a (rows, 5) tensor on the tensor's own device.
+
+    Where a row holds no probabilities although that was declared, its confidence is 2.
+    """
     import torch
 
     rows = tensor.detach()
@@ -211,28 +230,32 @@ def reduce(tensor: Any, output: str, temperature: float) -> Any:
         chances = logs.exp()
         entropy = -torch.linalg.vecdot(chances, logs)
         bad = ~torch.isfinite(entropy)  # any number that is not finite makes it NaN
-        return _reduced(chances, entropy, bad)
+        top = chances.topk(2, 1)
+        return _reduced(top.values, top.indices, entropy, bad)
     rows = rows.double()
     finite = torch.isfinite(rows)
     bad = ~(finite | (rows == -math.inf)).all(1) if output == "log_probs" else ~finite.all(1)
     if output == "multilabel":
         chances = torch.sigmoid(rows / temperature)
         entropy = (torch.special.entr(chances) + torch.special.entr(1.0 - chances)).sum(1)
-    else:
-        if output == "probs":
-            rows = rows.log()
-        if temperature != 1.0:
-            rows = torch.log_softmax(rows / temperature, 1)
-        chances = rows.exp()
-        # torch.special.entr is ten times as slow; a probability of zero has a logarithm that must not make it NaN
-        entropy = -(chances * rows.clamp(min=-1e4)).sum(1)
-    return _reduced(chances, entropy, bad)
+        order = rows.topk(2, 1).indices  # several chances may be 1, and only one logit the largest
+        return _reduced(chances.gather(1, order), order, entropy, bad)
+    none = (rows < _LEAST).any(1) | (rows > MOST).any(1) if output == "probs" else (rows > math.log(MOST)).any(1)
+    if output == "probs":
+        rows = rows.clamp(min=0.0).log()
+    if temperature != 1.0:
+        rows = torch.log_softmax(rows / temperature, 1)
+        rows = torch.where(torch.isnan(rows), -math.inf, rows)  # of probabilities that are all zero
+    chances = rows.exp()
+    # torch.special.entr is ten times as slow; a probability of zero has a logarithm that must not make it NaN
+    entropy = -(chances * rows.clamp(min=-1e4)).sum(1)
+    top = chances.topk(2, 1)
+    return _reduced(top.values.masked_fill(none.unsqueeze(1), 2.0), top.indices, entropy, bad)
 
 
-def _reduced(chances: Any, entropy: Any, bad: Any) -> Any:
+def _reduced(values: Any, indices: Any, entropy: Any, bad: Any) -> Any:
     import torch
 
-    values, indices = chances.topk(2, 1)
     first, second = values.unbind(1)
     return torch.stack((indices[:, 0], first, first - second, entropy, bad), 1)
 
@@ -240,7 +263,11 @@ def _reduced(chances: Any, entropy: Any, bad: Any) -> Any:
 def rows_of(reduced: Any, names: Names | None) -> list[Single]:
     """Return the predictions of what ``reduce`` made, once it is on the CPU."""
     return [
-        _BROKEN if broken else Single(label_of(names, int(index)), int(index), confidence, margin, entropy if entropy > 0.0 else 0.0)
+        _BROKEN
+        if broken
+        else Single(label_of(names, int(index)), int(index), confidence, margin, entropy if entropy > 0.0 else 0.0)
+        if confidence <= MOST
+        else Single(label_of(names, int(index)), int(index))
         for index, confidence, margin, entropy, broken in reduced.tolist()
     ]
 
