@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +24,7 @@ from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
 
 LEVEL: Final = 0.05
+NOTHING_RUN: Final = "replay: nothing was run, as no component is blamed that could be put back"
 AT_MOST: Final = 300
 """Inputs run again for one component, twice each."""
 
@@ -39,7 +41,7 @@ class Case:
 
 Pipeline = Callable[[Case, str | None], Any]
 """``pipeline(case, put_back)``: run the candidate's chain on a case with the component named ``put_back`` taken from the old release
-(None: as it is), judge the answer, and return whether it passed: a bool, or a score that passes from 0.5 on. None: cannot be run."""
+(None: as it is), judge the answer, and return whether it passed: a bool, or a score that passes from 0.5 on. None or NaN: cannot be run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def replay(
 ) -> tuple[Verdict, tuple[Replayed, ...]]:
     """Run the cohorts of every blamed component again and return the verdict that follows, with what was counted.
 
-    Raises BadInput where no input can be run. A verdict that blames only the mix, or nothing, is returned as it is.
+    Raises BadInput where no input can be run. Of a verdict that blames only the mix, or nothing, nothing is run, and a note says so.
     """
     settled: list[Replayed] = []
     for name in verdict.verdict:
@@ -73,7 +75,9 @@ def replay(
         cohorts = [place.cohort for place in verdict.where if place.component == name]
         inputs, share = _inputs(store, verdict, cohorts, view, at_most)
         settled.append(_settle(name, part.contribution_pp / 100.0 / share if share else 0.0, inputs, pipeline))
-    return (_amended(verdict, settled), tuple(settled)) if settled else (verdict, ())
+    if not settled:
+        return replace(verdict, notes=(*verdict.notes, NOTHING_RUN)), ()
+    return _amended(verdict, settled), tuple(settled)
 
 
 def _inputs(store: Store, verdict: Verdict, cohorts: Sequence[str], view: View, at_most: int) -> tuple[list[Case], float]:
@@ -124,7 +128,8 @@ def _settle(name: str, expected: float, inputs: Sequence[Case], pipeline: Pipeli
 def _passed(answer: Any) -> bool | None:
     if answer is None or isinstance(answer, bool):
         return answer
-    return float(answer) >= PASS_SCORE
+    score = float(answer)
+    return None if isnan(score) else score >= PASS_SCORE
 
 
 def _amended(verdict: Verdict, settled: Sequence[Replayed]) -> Verdict:

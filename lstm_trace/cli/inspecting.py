@@ -170,6 +170,7 @@ def diagnose(
     min_effect: Annotated[float, typer.Option(min=0.0, help="Flag no contribution below this many percentage points.")] = 0.3,
     replay: Annotated[str | None, typer.Option(help="pkg.mod:pipeline, which runs a recorded input again; settles the verdict.")] = None,
     replay_inputs: Annotated[int, typer.Option(min=1, help="Inputs run again for each blamed component, twice each.")] = 300,
+    replay_timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for one run of the pipeline; a longer one is counted.")] = 300.0,
     replay_store: Annotated[Path, typer.Option(help="Folder for the traces of the replay.")] = Path("lstm-traces-replay"),
     fail_on: Annotated[str | None, typer.Option(help="Exit with 1 when the verdict names one of these: any, or classifier,mix …")] = None,
     format: Printed = Format.table,
@@ -181,16 +182,21 @@ def diagnose(
 
     view, blamable = _view(edges, since, until, None), _chosen("--fail-on", fail_on, COMPONENTS)
     given = _mechanisms(mechanism or [])
+    pipeline = None
+    if replay is not None:  # loaded first: a name that is wrong is not told after a store was read for minutes
+        from lstm_trace.cli.replaying import loaded
+
+        pipeline = loaded(replay)
     with open_store(store) as opened:
         verdict = judge(opened, baseline, candidate, outcome=outcome, mechanisms=given, view=view, min_effect_pp=min_effect)
         settled: list[dict[str, Any]] = []
-        if replay is not None:
+        if pipeline is not None:
             from lstm_trace.analyse.replay import as_dict
             from lstm_trace.analyse.replay import replay as settle
             from lstm_trace.cli.replaying import traced_pipeline
 
-            with traced_pipeline(replay, candidate, replay_store) as pipeline:
-                verdict, counted = settle(opened, verdict, pipeline, view=view, at_most=replay_inputs)
+            with traced_pipeline(pipeline, candidate, replay_store, seconds=replay_timeout) as traced:
+                verdict, counted = settle(opened, verdict, traced, view=view, at_most=replay_inputs)
             settled = as_dict(counted)
     plain = verdict.as_dict() | ({"replay": settled} if replay is not None else {})
     _print(format, verdict_text(verdict), plain, plain["components"])

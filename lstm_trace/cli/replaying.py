@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,16 @@ if TYPE_CHECKING:
     from lstm_trace.analyse.replay import Case, Pipeline
 
 
-@contextmanager
-def traced_pipeline(address: str, candidate: str, store: Path) -> Generator[Pipeline, None, None]:
-    """The pipeline at ``pkg.mod:name``, every run a trace of its own under the release ``{candidate}+replay``.
+Answering = Callable[["Case", "str | None"], Any]
+"""The user's function; what it returns may have to be awaited."""
 
-    Its spans go to ``store``, or where the OTEL_* variables say. Raises BadInput that names what cannot be loaded.
+
+@contextmanager
+def traced_pipeline(function: Answering, candidate: str, store: Path, *, seconds: float) -> Generator[Pipeline, None, None]:
+    """``function``, every run a trace of its own under the release ``{candidate}+replay``, ended after ``seconds``.
+
+    Its spans go to ``store``, or where the OTEL_* variables say; what it prints goes to stderr. A run that takes longer raises
+    TimeoutError, one that leaves the process RuntimeError.
     """
     import asyncio
     import inspect
@@ -29,7 +36,6 @@ def traced_pipeline(address: str, candidate: str, store: Path) -> Generator[Pipe
 
     import lstm_trace
 
-    function = _loaded(address)
     providers = lstm_trace.configure(service_name="lstm-trace-replay", release=f"{candidate}+replay", store=store)
 
     def run(case: Case, put_back: str | None) -> Any:
@@ -40,24 +46,55 @@ def traced_pipeline(address: str, candidate: str, store: Path) -> Generator[Pipe
         answer = function(case, put_back)
         return asyncio.run(_awaited(answer)) if inspect.isawaitable(answer) else answer
 
+    traced = lstm_trace.trace_chain(run, name="replay")
+
+    def bounded(case: Case, put_back: str | None) -> Any:
+        try:
+            # Our own output is a verdict, perhaps as JSON: theirs must not stand within it.
+            with redirect_stdout(sys.stderr), _at_most(seconds):
+                return traced(case, put_back)
+        except SystemExit as left:
+            raise RuntimeError(f"the pipeline left the process with status {left.code}") from left
+
     try:
-        yield lstm_trace.trace_chain(run, name="replay")
+        yield bounded
     finally:
         providers.shutdown()
+
+
+@contextmanager
+def _at_most(seconds: float) -> Generator[None, None, None]:
+    """Raise TimeoutError in what runs after ``seconds``; where the system has no such signal (Windows) or off the main thread, never."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"the pipeline took longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 async def _awaited(answer: Any) -> Any:
     return await answer
 
 
-def _loaded(address: str) -> Any:
+def loaded(address: str) -> Answering:
+    """The function at ``pkg.mod:name``. Raises BadInput that names what cannot be loaded."""
     module, colon, name = address.partition(":")
     if not colon or not module or not name:
         raise BadInput(f"--replay {address!r}: accepted is pkg.mod:function")
     sys.path.insert(0, "")  # a module beside the caller, as `python -m` finds it
     try:
-        function = getattr(importlib.import_module(module), name)
-    except Exception as error:  # noqa: BLE001  # whatever the user's module raises while it loads becomes one line
+        with redirect_stdout(sys.stderr):
+            function: Answering = getattr(importlib.import_module(module), name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever the user's module raises while it loads becomes one line
         raise BadInput(f"--replay {address!r} cannot be loaded: {type(error).__name__}: {error}") from None
     finally:
         sys.path.remove("")

@@ -79,3 +79,15 @@ def test_inputs_that_cannot_be_run_are_counted_and_all_of_them_is_an_error(store
 
     with pytest.raises(BadInput, match="with classifier put back, the first with RuntimeError: no document store"):
         replay(store, verdict, never)
+
+
+def test_a_score_that_is_no_number_is_an_input_that_cannot_be_run(store, verdict):
+    ran = iter(range(1000))
+    _, (row,) = replay(store, verdict, lambda case, put_back: float("nan") if next(ran) % 4 < 2 else 1.0, at_most=6)
+    assert (row.n, row.errors) == (3, 3)
+
+
+def test_where_nothing_is_blamed_nothing_is_run_and_a_note_says_so(store, verdict):
+    after, settled = replay(store, replace(verdict, verdict=("none",)), lambda case, put_back: 1 / 0)
+    assert settled == ()
+    assert after.notes[-1].startswith("replay: nothing was run")

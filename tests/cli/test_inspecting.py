@@ -246,6 +246,56 @@ def test_a_replay_settles_the_verdict_and_is_traced_itself(address, tmp_path):
     assert len({said["lstm.replay.trace_id"] for said in attributes}) == 12
 
 
+STUBBORN = """
+import sys, time
+print("loading")
+runs = 0
+
+def pipeline(case, put_back):
+    global runs
+    runs += 1
+    print("thinking")
+    if runs % 6 == 1:
+        time.sleep(60)
+    if runs % 6 == 2:
+        sys.exit(0)
+    if runs % 6 == 3:
+        return float("nan")
+    return put_back == "classifier"
+"""
+
+
+def test_a_pipeline_that_hangs_leaves_or_prints_costs_one_input_each(address, tmp_path):
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    command = [
+        sys.executable,
+        "-c",
+        "from lstm_trace.cli import main; main()",
+        "diagnose",
+        address,
+        "--baseline",
+        "v1",
+        "--candidate",
+        "v2",
+    ]
+    command += ["--replay", "stubborn:pipeline", "--replay-inputs", "15", "--replay-timeout", "0.2", "--format", "json"]
+    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0
+    assert set(done.stderr.split()) == {"loading", "thinking"}
+    (row,) = json.loads(done.stdout)["replay"]
+    assert row["errors"] > 0
+    assert row["n"] + row["errors"] == 15
+    assert row["fixed"] == row["n"] > 0
+
+
+def test_a_module_that_leaves_while_it_loads_is_named(run, address, tmp_path, monkeypatch):
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)")
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run("diagnose", address, "--baseline", "v1", "--candidate", "v2", "--replay", "leaves:pipeline")
+    assert (status, out) == (2, "")
+    assert "cannot be loaded: SystemExit" in err
+
+
 def clean_environment():
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "LSTM_TRACE_"))}
     return kept | {"PYTHONPATH": str(Path(__file__).parents[2])}
