@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from lstm_trace.analyse import cases, prepared
 from lstm_trace.analyse.cases import EVERYTHING, View
-from lstm_trace.analyse.dimensions import ALIASES, UNKNOWN, dimension, rank
+from lstm_trace.analyse.dimensions import ALIASES, DIMENSIONS, UNKNOWN, dimension, rank
 from lstm_trace.analyse.intervals import wilson
 from lstm_trace.analyse.steps import StepRow as StepRow
 from lstm_trace.analyse.steps import late_steps as late_steps
@@ -130,22 +131,13 @@ def grouped(store: Store, table: Any, names: Iterable[str]) -> Any:
     own: dict[str, Any] = {}
     for index, name in enumerate(names):
         column = f"by_{index}"
-        if name == "step":
-            spans = cases.working(store, "trace_id", "step")
-            last = spans.group_by("trace_id").aggregate(last=spans.step.max())
-            table = _joined(table, last.mutate(**{column: last.last.cast("string")}).drop("last"))
-        elif name == "branch":
-            spans = cases.working(store, "trace_id", "branch")
-            taken = spans.filter(spans.branch.notnull()).select("trace_id", **{column: spans.branch}).distinct()
-            table = _joined(table, taken)
-        elif name == "position":
-            table = _joined(table, _positions(store)).mutate(position=lambda t: t["at"]).drop("at")
-            table = table.mutate(**{column: dimension("position")(table)})  # type: ignore[misc]  # a named dimension is never None
-        elif (expression := dimension(name)) is not None:
+        if name not in _OF_TRACES and (expression := dimension(name)) is not None:
             own[column] = expression
             continue
-        else:
-            table = _joined(table, _said(store, name, column))
+        of_traces = _OF_TRACES.get(name, partial(_said, name=name))
+        # Calls and judgements both are joined to it, and it reads every span of the store.
+        told = cases.once(store, f"by {name}", EVERYTHING, lambda make=of_traces: cases.held(store, "by", make(store)))  # type: ignore[misc]
+        table = _joined(table, told.select("trace_id", **{column: told.value}))
         table = table.mutate(**{column: table[column].fill_null(UNKNOWN)})
     return table.mutate(**{column: expression(table) for column, expression in own.items()}) if own else table
 
@@ -155,24 +147,42 @@ def _joined(table: Any, other: Any) -> Any:
     return joined.drop([name for name in joined.columns if name.endswith("_right")])
 
 
+def _last_steps(store: Store) -> Any:
+    """The last step that each trace reached."""
+    spans = cases.working(store, "trace_id", "step")
+    spans = spans.filter(spans.step.notnull())
+    return spans.group_by("trace_id").aggregate(value=spans.step.max().cast("string"))
+
+
+def _branches(store: Store) -> Any:
+    """Each branch that a trace took."""
+    spans = cases.working(store, "trace_id", "branch")
+    return spans.filter(spans.branch.notnull()).select("trace_id", value=spans.branch).distinct()
+
+
 def _positions(store: Store) -> Any:
-    """The place of each trace in its session, from 1; traces without a session have none."""
+    """The place of each trace in its session, counted from 1, as a group; traces without a session have none."""
     import ibis
 
     spans = cases.working(store, "trace_id", "session_id", "start_ns")
     begun = spans.filter(spans.session_id.notnull()).group_by("trace_id", "session_id").aggregate(at_ns=spans.start_ns.min())
     place = ibis.row_number().over(ibis.window(group_by="session_id", order_by=["at_ns", "trace_id"])) + 1
-    return begun.mutate(at=place).select("trace_id", "at")
+    placed = begun.mutate(position=place)
+    return placed.select("trace_id", value=DIMENSIONS["position"](placed))
 
 
-def _said(store: Store, name: str, column: str) -> Any:
+def _said(store: Store, name: str) -> Any:
     """What a trace's spans, else their resource, say of an attribute; the first value in sorted order where they differ."""
     import ibis
 
     spans = cases.working(store, "trace_id", "attributes", "resource")
     value = ibis.coalesce(spans.attributes.get(name, ibis.null("string")), spans.resource.get(name, ibis.null("string")))
     said = spans.select("trace_id", value=value)
-    return said.filter(said.value.notnull()).group_by("trace_id").aggregate(**{column: said.value.min()})
+    return said.filter(said.value.notnull()).group_by("trace_id").aggregate(value=said.value.min())
+
+
+_OF_TRACES: Final[Mapping[str, Callable[[Store], Any]]] = {"step": _last_steps, "branch": _branches, "position": _positions}
+"""Dimensions that all spans of a trace tell together: tables of ``trace_id`` and ``value``."""
 
 
 def _facts(store: Store, units: Any, names: Sequence[str]) -> list[dict[str, Any]]:
