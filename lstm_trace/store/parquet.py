@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -164,10 +164,16 @@ def _promises(duck: Any, address: str, files: Sequence[Path]) -> _Promises:
     try:
         metadata = dict(duck.execute(f"select key, value from parquet_kv_metadata({quoted(os.fspath(files[0]))})").fetchall())
         skipped = json.loads(metadata.get(EACH_ONCE, b"{}"))
-        known = Known(**json.loads(metadata[MARKED])) if EACH_ONCE in metadata and MARKED in metadata else None
+        known = _known(metadata[MARKED]) if EACH_ONCE in metadata and MARKED in metadata else None
     except (duckdb.Error, ValueError, TypeError) as error:
         raise BadInput(f"{address}: not Parquet that can be read ({str(error).splitlines()[0]})") from None
     return _Promises(EACH_ONCE in metadata, LATEST_MARKED in metadata, known, skipped)
+
+
+def _known(told: bytes) -> Known:
+    """What a converted file says of itself, so far as this version knows it: a later one may say more."""
+    held = json.loads(told)
+    return Known(**{item.name: held[item.name] for item in fields(Known) if item.name in held})
 
 
 def marked_schema() -> Any:
