@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,18 @@ def test_a_file_of_an_older_version_is_read_without_marks(tmp_path: Path, odd: P
     with open_store(tmp_path / "old.parquet") as store:
         assert store.marked is None
         assert cohorts(store).as_dict() == expected
+
+
+def test_a_file_that_says_more_of_itself_or_less_is_read_all_the_same(tmp_path: Path, odd: Path) -> None:
+    with open_store(odd) as store:
+        convert(store, tmp_path / "new.parquet")
+        expected = cohorts(store).as_dict()
+    table = parquet.read_table(tmp_path / "new.parquet")
+    known = json.loads(table.schema.metadata[MARKED])
+    assert known["steps"]
+    for number, said in enumerate((known | {"of_a_later_version": 1}, known | {"steps": None})):
+        metadata = table.schema.metadata | {MARKED: json.dumps(said).encode()}
+        parquet.write_table(table.replace_schema_metadata(metadata), tmp_path / f"{number}.parquet")
+        with open_store(tmp_path / f"{number}.parquet") as store:
+            assert store.marked is not None
+            assert cohorts(store).as_dict() == expected
