@@ -76,12 +76,15 @@ def judgements(store: Store, edges: Edges, facts: Iterable[str], only: Iterable[
 
 def noted(store: Store) -> Any:
     """One row an evaluation that carries a weight or the right label: ``carrier_trace_id`` and ``carrier_span_id``, and what it carries."""
-    if store.judging is None:
+    if store.judging is not None:
+        rows = store.judging(("trace_id", "span_id", WEIGHT, EXPECTED))
+    elif store.noted is not None:
+        rows = store.noted(("trace_id", "span_id", "evaluation_name", WEIGHT, EXPECTED))
+        rows = rows.filter(rows.evaluation_name.notnull())
+    else:
         rows = store.only("trace_id", "span_id", "evaluation_name", "attributes")
         rows = rows.filter(rows.evaluation_name.notnull())
         rows = rows.select("trace_id", "span_id", **said_of(rows))
-    else:
-        rows = store.judging(("trace_id", "span_id", WEIGHT, EXPECTED))
     rows = rows.filter(rows[WEIGHT].notnull() | rows[EXPECTED].notnull())
     return rows.select(WEIGHT, EXPECTED, carrier_trace_id=rows.trace_id, carrier_span_id=rows.span_id)
 

@@ -80,9 +80,10 @@ def cohorts(
     from lstm_trace.report.text import cohort_table, step_table
     from lstm_trace.store import open_store
 
-    view = _view(edges, since, until, component)
-    with open_store(store) as opened:
-        table = tabulate(opened, _names(by), evaluation=evaluation, view=view)
+    view, names = _view(edges, since, until, component), _names(by)
+    # A dimension with a dot in its name is an attribute: only then is more than the flat columns asked for.
+    with open_store(store, flat=not any("." in name for name in names)) as opened:
+        table = tabulate(opened, names, evaluation=evaluation, view=view)
     plain = table.as_dict()
     foot = Text(f"{table.traces:,} traces, {table.spans:,} spans" + _skipped(table.skipped), "dim")
     steps: list[Any] = [step_table(table), Text("")] if table.late_steps else []
@@ -115,7 +116,7 @@ def drift(
         _watch(store, baseline, candidate, view, every=every, looks=looks, fail_on=fail_on, format=format)
         return
     chosen = _chosen("--fail-on", fail_on, tuple(MATERIAL))
-    with open_store(store) as opened:
+    with open_store(store, flat=True) as opened:
         found = compare_sides(opened, baseline, candidate, gold=gold, view=view)
     plain = found.as_dict()
     _print(format, drift_table(found), plain, plain["signals"])
@@ -142,7 +143,7 @@ def _watch(
     if fail_on is not None and (not chosen or any(not name.startswith("failed ") for name in chosen - {*CALL_SIGNALS, "any"})):
         raise BadInput(f"--fail-on {fail_on!r}: accepted are any, {', '.join(CALL_SIGNALS)}, or 'failed NAME' of an evaluation")
     for number in itertools.count(1):
-        with open_store(store) as opened:
+        with open_store(store, flat=True) as opened:
             shown, rows = opened.address, look(opened, baseline, candidate, view=view)
         plain = [plain_values(row) for row in rows]
         if format is Format.json:
@@ -187,7 +188,7 @@ def diagnose(
         from lstm_trace.cli.replaying import loaded
 
         pipeline = loaded(replay)
-    with open_store(store) as opened:
+    with open_store(store, flat=replay is None) as opened:
         verdict = judge(opened, baseline, candidate, outcome=outcome, mechanisms=given, view=view, min_effect_pp=min_effect)
         settled: list[dict[str, Any]] = []
         if pipeline is not None:

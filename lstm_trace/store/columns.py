@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from lstm_trace.errors import BadInput
 from lstm_trace.store.marks import MARKS, ROW
-from lstm_trace.store.schema import COLUMNS, EVENTS, LINKS, MAP
+from lstm_trace.store.schema import COLUMNS, EVENTS, LINKS, MAP, NESTED
 
 NAMES: Final = tuple(column.name for column in COLUMNS)
+FLAT_NAMES: Final = tuple(name for name in NAMES if name not in NESTED)
 _TYPES: Final = {**{column.name: column.type for column in COLUMNS}, **MARKS, ROW: "int64"}
 _DUCK_TYPES: Final = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "boolean": "BOOLEAN"}
 _EMPTY: Final = {
@@ -47,6 +48,10 @@ class Rows:
         asked = list(dict.fromkeys(names))
         # With the schema given: connection.table() would ask DuckDB for it and parse its answer, which takes as long as a small query.
         return connection.sql(self.query(asked), schema=ibis.schema({name: _TYPES[name] for name in asked}))
+
+    def flat(self) -> Rows:
+        """The same without the nested columns."""
+        return replace(self, shown={name: shown for name, shown in self.shown.items() if name not in NESTED})
 
     def only(self, where: str) -> Rows:
         """Those for which ``where`` holds, an expression in which ``{name}`` stands for a column."""

@@ -17,6 +17,7 @@ from lstm_trace import conventions as c
 from lstm_trace.store.attributes import Attributes, offsets
 from lstm_trace.store.foreign import KIND_OF_OPERATION
 from lstm_trace.store.lenient import Tally, mended_id
+from lstm_trace.store.marks import EXPECTED, WEIGHT
 from lstm_trace.store.schema import PROMOTED, Column, spans_schema
 
 Array = Any
@@ -31,14 +32,20 @@ _LOWER_HEX: Final = np.isin(np.arange(256), list(b"0123456789abcdef"))
 _ZEROS: Final = int.from_bytes(b"00000000", "little")
 
 
-@lru_cache(maxsize=1)
-def arrow_schema() -> Any:
-    """The canonical spans table's Arrow schema."""
-    return spans_schema().to_pyarrow()
+_WHOLE_ONLY: Final = ("attributes", "resource", "links")
 
 
-def spans_of(requests: Array, tally: Tally) -> Any:
-    """The spans in a list array of OTLP ResourceSpans (``parse.parse_block``) as an Arrow table of ``arrow_schema()``.
+@lru_cache(maxsize=2)
+def arrow_schema(*, flat: bool = False) -> Any:
+    """The canonical spans table's Arrow schema; ``flat``: without what is nested, but with evaluations among events and their notes."""
+    whole = spans_schema().to_pyarrow()
+    if not flat:
+        return whole
+    return pa.schema([*(field for field in whole if field.name not in _WHOLE_ONLY), (WEIGHT, pa.float64()), (EXPECTED, pa.string())])
+
+
+def spans_of(requests: Array, tally: Tally, *, flat: bool = False) -> Any:
+    """The spans in a list array of OTLP ResourceSpans (``parse.parse_block``) as an Arrow table of ``arrow_schema(flat=flat)``.
 
     A span without a trace id and a span id, or with one of zeros, is left out and counted as malformed.
     """
@@ -72,19 +79,21 @@ def spans_of(requests: Array, tally: Tally) -> Any:
         "end_ns": end,
         "duration_s": _seconds(start, end),
         "status": _named(pc.struct_field(spans, ["status", "code"]), STATUSES, "STATUS_CODE_"),
-        "attributes": own.maps(),
-        "resource": resources.maps().take(group_of),
-        "events": _events(pc.struct_field(spans, "events"), tally),
-        "links": _links(pc.struct_field(spans, "links")),
+        "events": _events(spans, tally),
     }
+    if flat:
+        columns |= {WEIGHT: _weight(own), EXPECTED: own.column((c.EVALUATION_EXPECTED,), "string")}
+    else:
+        columns |= {"attributes": own.maps(), "resource": resources.maps().take(group_of)}
     for column in PROMOTED:
         value = own.column(column.attributes, column.type)
         if column.resource:
             value = _else(value, partial(_of_resource, resources, column, group_of))
         columns[column.name] = _CASED[column.case](value) if column.case else value
     columns["span_kind"] = _else(columns["span_kind"], lambda: _derived_kind(own))
-    columns |= _judgement(columns, columns["links"])
-    schema = arrow_schema()
+    links = columns["links"] = _links(pc.struct_field(spans, "links"))
+    columns |= _judgement(columns, links)
+    schema = arrow_schema(flat=flat)
     return pa.table([columns[field.name].cast(field.type) for field in schema], schema=schema)
 
 
@@ -176,7 +185,15 @@ def _first_items(lists: Array) -> Array:
     return pa.array(np.cumsum(sizes) - sizes, mask=sizes == 0)
 
 
-def _events(lists: Array, tally: Tally) -> Array:
+def _weight(own: Attributes) -> Array:
+    weight = own.column((c.EVALUATION_WEIGHT,), "float64")
+    return pc.if_else(pc.greater(weight, 0.0), weight, pa.scalar(None, pa.float64()))
+
+
+def _events(spans: Array, tally: Tally) -> Array:
+    if spans.type.get_field_index("events") < 0:  # none of them is an evaluation, and nobody asks for others
+        return pa.nulls(len(spans), arrow_schema().field("events").type)
+    lists = pc.struct_field(spans, "events")
     events = pc.list_flatten(lists)
     name = pc.struct_field(events, "name")
     tally.evaluation_events += pc.equal(name, c.EVENT_EVALUATION).true_count
@@ -186,8 +203,10 @@ def _events(lists: Array, tally: Tally) -> Array:
 
 def _links(lists: Array) -> Array:
     links = pc.list_flatten(lists)
-    fields = [_hex(links, "traceId", 16), _hex(links, "spanId", 8), Attributes(pc.struct_field(links, "attributes")).maps()]
-    return _regrouped(lists, pa.StructArray.from_arrays(fields, ["trace_id", "span_id", "attributes"]))
+    fields = {"trace_id": _hex(links, "traceId", 16), "span_id": _hex(links, "spanId", 8)}
+    if links.type.get_field_index("attributes") >= 0:
+        fields["attributes"] = Attributes(pc.struct_field(links, "attributes")).maps()
+    return _regrouped(lists, pa.StructArray.from_arrays(list(fields.values()), list(fields)))
 
 
 def _regrouped(lists: Array, items: Array) -> Array:

@@ -16,20 +16,21 @@ from lstm_trace.store.spool import Spool, tables_of
 _READABLE = ("json", "protobuf", "framed", "parquet")
 
 
-def open_path(address: str, path: Path) -> Store:
-    """Open the file or folder at ``path``. Raises BadInput, see ``open_store``."""
+def open_path(address: str, path: Path, *, flat: bool = False) -> Store:
+    """Open the file or folder at ``path``; ``flat``: see ``open_store``. Raises BadInput likewise."""
     import duckdb
 
     files, unreadable = _looked_at(address, path)
     vanished: list[Path] = []
     ready = [file for file, sniffed in files if sniffed.form == "parquet"]
     others = [(file, sniffed) for file, sniffed in files if sniffed.form != "parquet"]
+    flat = flat and not ready  # Parquet is read where it lies, and only what is asked for
     tally = Tally()
     spool = Spool()
     try:
         try:
             if others:
-                spool.fill(tables_of(whole_blocks(_blocks(others, tally, vanished)), tally))
+                spool.fill(tables_of(whole_blocks(_blocks(others, tally, vanished)), tally, flat=flat), flat=flat)
         except OSError as error:
             where = f"no room to unpack it in {spool.folder.parent} ({error.strerror or error}); TMPDIR names another folder"
             raise BadInput(f"{address}: {where}") from None
@@ -46,6 +47,7 @@ def open_path(address: str, path: Path) -> Store:
             scratch=spool.folder,
             closing=spool.close,
             evaluation_events=bool(ready) or tally.evaluation_events > 0,
+            flat=flat,
         )
     except BaseException:
         spool.close()

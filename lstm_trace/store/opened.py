@@ -66,6 +66,8 @@ class Store:
     evaluation_events: bool = True
     """Whether an evaluation may stand as an event."""
     narrow: Callable[[Iterable[str]], Any] | None = None
+    noted: Callable[[Iterable[str]], Any] | None = None
+    """``spans`` with these columns, also ``marks.WEIGHT`` and ``EXPECTED``, where the store is flat: it has no attributes to look into."""
 
     def only(self, *columns: str) -> Any:
         """``spans`` with these columns: a query that is made of few columns is made and understood in less time."""

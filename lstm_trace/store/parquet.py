@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from lstm_trace.errors import BadInput
 from lstm_trace.store import allowance
-from lstm_trace.store.columns import NAMES, Rows, quoted, rows_of_files
+from lstm_trace.store.columns import FLAT_NAMES, NAMES, Rows, quoted, rows_of_files
 from lstm_trace.store.evaluations import NEEDED, evaluations_of, of_spans
 from lstm_trace.store.marks import MARKS, ROW, SUPERSEDED
 from lstm_trace.store.opened import ACCEPTED, Known, Store, quiet
@@ -51,8 +51,12 @@ def open_files(
     closing: Callable[[], None],
     evaluation_events: bool = True,
     count_repeated: bool = True,
+    flat: bool = False,
 ) -> Store:
-    """Open Parquet ``files`` as one store. ``scratch``: a folder for what does not fit into memory, removed by ``closing``."""
+    """Open Parquet ``files`` as one store. ``scratch``: a folder for what does not fit into memory, removed by ``closing``.
+
+    ``flat``: they lack the nested columns, and evaluations have their notes beside them (``flatten.arrow_schema``).
+    """
     import duckdb
     import ibis
 
@@ -84,8 +88,9 @@ def open_files(
             evaluations = of_spans(judging.table(connection, NEEDED))
         else:
             evaluations = evaluations_of(given.table(connection, NEEDED), events=evaluation_events)
-        spans = given.table(connection, NAMES)
-        numbered = placed.table(connection, (*NAMES, ROW)) if len(files) == 1 else None
+        given = given.flat() if flat else given
+        spans = given.table(connection, FLAT_NAMES if flat else NAMES)
+        numbered = placed.table(connection, (*NAMES, ROW)) if len(files) == 1 and not flat else None
     except BaseException:
         close()
         raise
@@ -102,6 +107,7 @@ def open_files(
         numbered=numbered,
         evaluation_events=evaluation_events,
         narrow=partial(given.table, connection),
+        noted=partial(given.table, connection) if flat else None,
     )
 
 

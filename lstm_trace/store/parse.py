@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lstm_trace import conventions as c
 from lstm_trace.store.lenient import Tally, mended_lines
 
 _TEXT: Final = "VARCHAR"
@@ -39,22 +40,23 @@ _SPAN: Final = {
     "links": [{"traceId": _TEXT, "spanId": _TEXT, "attributes": _ATTRIBUTES}],
     "status": {"code": _TEXT},
 }
-_RESOURCE_SPANS: Final = [
-    {"resource": {"attributes": _ATTRIBUTES}, "scopeSpans": [{"scope": {"name": _TEXT}, "spans": [_SPAN]}]},
-]
-_TRANSFORM: Final = f"json_transform(line, '{json.dumps({'resourceSpans': _RESOURCE_SPANS})}').resourceSpans"
-_QUERY: Final = f"select {_TRANSFORM} as groups from lines"
-_CAUTIOUS_QUERY: Final = f"select case when json_valid(line) then {_TRANSFORM} end as groups from lines"
+_JUDGED_SPAN: Final = _SPAN | {"links": [{"traceId": _TEXT, "spanId": _TEXT}]}
+"""What makes up the flat columns, and evaluations that stand as events."""
+_FLAT_SPAN: Final = {name: held for name, held in _JUDGED_SPAN.items() if name != "events"}
 _NEWLINE: Final = 10
 _OLDER_FORM: Final = b'"instrumentationLibrarySpans"'
 
 _own = threading.local()
 
 
-def parse_block(block: bytes, tally: Tally) -> list[Any]:
-    """Arrow list arrays of OTLP ResourceSpans, one list a line, from a block of whole lines; what is no request is counted in ``tally``."""
+def parse_block(block: bytes, tally: Tally, *, flat: bool = False) -> list[Any]:
+    """Arrow list arrays of OTLP ResourceSpans, one list a line, from a block of whole lines; what is no request is counted in ``tally``.
+
+    ``flat``: without what is needed for nested columns only (``flatten.arrow_schema``).
+    """
+    span = _SPAN if not flat else _JUDGED_SPAN if _may_judge(block) else _FLAT_SPAN
     lines = _text_lines(block)
-    groups = _transformed(lines)
+    groups = _transformed(lines, span)
     # No list of ResourceSpans there: another signal, another form, or no JSON. The older form hides one level down.
     odd = pa.array([True] * len(lines)) if _older(groups, block) else pc.is_null(groups)
     if not pc.any(odd).as_py():
@@ -62,8 +64,13 @@ def parse_block(block: bytes, tally: Tally) -> list[Any]:
     kept = [groups.filter(pc.invert(odd))]
     mended = list(mended_lines(lines.filter(odd).to_pylist(), tally))
     if mended:
-        kept.append(_transformed(pa.array(mended, pa.string())))
+        kept.append(_transformed(pa.array(mended, pa.string()), span))
     return [part for part in kept if len(part)]
+
+
+def _may_judge(block: bytes) -> bool:
+    """Whether an event may be an evaluation. Its name may be written with escapes: then only reading it tells."""
+    return c.EVENT_EVALUATION.encode() in block or (b"\\" in block and b"\\u00" in block)
 
 
 def _older(groups: Any, block: bytes) -> bool:
@@ -88,14 +95,16 @@ def _text_lines(block: bytes) -> Any:
     return lines
 
 
-def _transformed(lines: Any) -> Any:
+def _transformed(lines: Any, span: dict[str, Any]) -> Any:
+    form = [{"resource": {"attributes": _ATTRIBUTES}, "scopeSpans": [{"scope": {"name": _TEXT}, "spans": [span]}]}]
+    read = f"json_transform(line, '{json.dumps({'resourceSpans': form})}').resourceSpans"
     connection = _connection()
     connection.register("lines", pa.table({"line": lines}))
     try:
         try:
-            table = connection.sql(_QUERY).to_arrow_table()
+            table = connection.sql(f"select {read} as groups from lines").to_arrow_table()
         except (duckdb.InvalidInputException, UnicodeDecodeError):  # a line that is no JSON; DuckDB's message may cut a letter of it in two
-            table = connection.sql(_CAUTIOUS_QUERY).to_arrow_table()
+            table = connection.sql(f"select case when json_valid(line) then {read} end as groups from lines").to_arrow_table()
         return table.column("groups").combine_chunks()
     finally:
         connection.unregister("lines")

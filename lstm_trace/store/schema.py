@@ -139,6 +139,9 @@ COLUMNS: Final[tuple[Column, ...]] = (
 )
 """The canonical spans table. Only ``trace_id`` and ``span_id`` are never null."""
 
+NESTED: Final = ("attributes", "resource", "events", "links")
+"""The columns that hold everything, also what has no column of its own."""
+
 EVALUATION_COLUMNS: Final[tuple[Column, ...]] = (
     Column("evaluation_name", "string", "what was judged; never null"),
     Column("score", "float64", "the score; null when the evaluator failed or gave a label only"),

@@ -52,8 +52,8 @@ class Spool:
         # A killed process removes nothing: this one does it for those before.
         sweep(self.folder.parent.glob(f"{_PREFIX}*"))
 
-    def fill(self, tables: Iterable[Any]) -> None:
-        """Write Arrow tables of ``flatten.arrow_schema()``; once."""
+    def fill(self, tables: Iterable[Any], *, flat: bool = False) -> None:
+        """Write Arrow tables of ``flatten.arrow_schema(flat=flat)``; once."""
         # Late: a store that is Parquet already needs none of it, and to import it takes as long as a small query.
         import pyarrow as pa
         from pyarrow import parquet
@@ -62,7 +62,7 @@ class Spool:
 
         # Read a few times at most: what says little of a column is not worked out for it.
         how: dict[str, Any] = {"compression": "lz4", "use_dictionary": _repeating(), "write_statistics": list(_ASKED_FOR)}
-        with parquet.ParquetWriter(os.fspath(self.file), arrow_schema(), **how) as writer:
+        with parquet.ParquetWriter(os.fspath(self.file), arrow_schema(flat=flat), **how) as writer:
             for group in _grouped(tables):
                 writer.write_table(group)
                 self.rows += group.num_rows
@@ -99,17 +99,17 @@ def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
         yield pa.concat_tables(waiting)
 
 
-def tables_of(blocks: Iterable[bytes], tally: Tally) -> Iterator[Any]:
-    """Canonical Arrow tables from blocks of OTLP JSON lines, in their order, parsed on as many threads as there are processors for.
+def tables_of(blocks: Iterable[bytes], tally: Tally, *, flat: bool = False) -> Iterator[Any]:
+    """Arrow tables of ``flatten.arrow_schema(flat=flat)`` from blocks of OTLP JSON lines, in their order.
 
-    On fewer where memory is limited.
+    Parsed on as many threads as there are processors for, on fewer where memory is limited.
     """
     from lstm_trace.store.flatten import spans_of
     from lstm_trace.store.parse import parse_block
 
     def read(block: bytes) -> tuple[list[Any], Tally]:
         own = Tally()
-        return [spans_of(requests, own) for requests in parse_block(block, own)], own
+        return [spans_of(requests, own, flat=flat) for requests in parse_block(block, own, flat=flat)], own
 
     workers = max(1, min(4, allowance.processors(), allowance.within(4 * _A_BLOCK, 2) // _A_BLOCK))
     waiting: deque[Future[tuple[list[Any], Tally]]] = deque()
