@@ -36,14 +36,21 @@ _UsageError: type[Exception] = next(kind for kind in reversed(typer.BadParameter
 def main() -> None:
     """Run a command. Exit status: 0 fine, 1 the check found something, 2 bad input or usage (one line on stderr)."""
     # A container is stopped by SIGTERM: end as after Ctrl-C, so that what was unpacked for reading goes at once.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    told: list[int] = []
+
+    def leave(number: int, _: object) -> None:
+        told.append(number)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
     try:
-        _run()
+        _run(told)
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def _run() -> None:
+def _run(told: list[int]) -> None:
+    """Run a command; ``told`` holds the signal that ended it, if one did."""
     try:
         status = app(standalone_mode=False)
     except MemoryError:
@@ -59,6 +66,9 @@ def _run() -> None:
         sys.stderr.close()
         raise SystemExit(0) from None
     except Exception as error:
+        # In the middle of a query DuckDB raises this in place of what the handler of a signal raised.
+        if isinstance(error, RuntimeError) and "Query interrupted" in str(error):
+            raise SystemExit(128 + (told[0] if told else signal.SIGINT)) from None
         if not _of_an_engine(error):
             raise
         raise SystemExit(_refuse(f"the store could not be read: {error}")) from None

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,11 @@ def wait(store: str) -> None:
     with open_store(store):
         print("open", flush=True)
         time.sleep(60)
+
+@app.command()
+def query() -> None:
+    print("open", flush=True)
+    duckdb.connect().execute("select sum(a.range * b.range % 7) from range(1000000) a, range(1000000) b").fetchall()
 
 @app.command()
 def exhaust() -> None:
@@ -49,6 +55,20 @@ def test_sigterm_leaves_no_folder_behind(tmp_path: Path) -> None:
         running.send_signal(signal.SIGTERM)
         assert running.wait(20) == 143
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM here")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_the_middle_of_a_query_ends_without_a_traceback(number: signal.Signals, status: int) -> None:
+    command = [sys.executable, "-c", COMMANDS, "query"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert running.stdout.readline() == "open\n"
+        time.sleep(0.5)
+        running.send_signal(number)
+        assert running.wait(30) == status
+        assert "Traceback" not in running.stderr.read()
 
 
 @pytest.mark.parametrize(
