@@ -7,10 +7,46 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from lstm_trace.errors import BadInput
+
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _OWN: Final = Path("/proc/self/cgroup")
 _BEYOND: Final = 1 << 60
 """Bytes. Control groups write an unlimited amount as a number beyond this, or as `max`."""
+
+
+ENOUGH: Final = 384 << 20
+"""Bytes with which a store of any size is read and converted."""
+_SMALL: Final = 32 << 20
+"""Bytes of unpacked lines that are read with less."""
+_PACKED: Final = {".gz": 10, ".zst": 10, ".zstd": 10}
+"""How many times larger a file of that name is at least taken to be."""
+_OWN_FORM: Final = ".parquet"
+
+
+def check(shown: str, path: Path) -> None:
+    """Refuse a large store of lines where memory is too little to read it: the kernel would kill the process in the middle of it.
+
+    Raises BadInput, one line that names the store, ``shown``, and what is needed.
+    """
+    allowed = memory()
+    if allowed is None or allowed >= ENOUGH:
+        return
+    files = [path] if path.is_file() else [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    size = sum(_size(file) for file in files)
+    if size > _SMALL:
+        raise BadInput(
+            f"{shown}: about {size >> 20:,} MB of spans cannot be read in the {allowed >> 20} MB of memory that this process may take; "
+            f"give it {ENOUGH >> 20} MB, or read a smaller part or its Parquet file"
+        )
+
+
+def _size(file: Path) -> int:
+    suffix = file.suffix.lower()
+    try:
+        return 0 if suffix == _OWN_FORM or not file.is_file() else file.stat().st_size * _PACKED.get(suffix, 1)
+    except OSError:
+        return 0
 
 
 def memory() -> int | None:

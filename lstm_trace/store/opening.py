@@ -38,6 +38,8 @@ def open_store(address: str | os.PathLike[str], *, flat: bool = False) -> Store:
         return open_jaeger(text, shown)
     if found:
         raise BadInput(f"{shown}: no store has addresses of the form {shown.partition('://')[0]}://; a store is {ACCEPTED}")
+    from lstm_trace.store import allowance
     from lstm_trace.store.local import open_path
 
+    allowance.check(shown, Path(text).expanduser())
     return open_path(shown, Path(text).expanduser(), flat=flat)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lstm_trace.errors import BadInput
 from lstm_trace.store import allowance
 from tests.store.test_store_memory import MIB, padded
 
@@ -112,3 +113,28 @@ def test_control_groups_of_both_versions_are_understood(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8), raising=False)
     assert (allowance.memory(), allowance.processors()) == (allowed, processors)
     assert allowance.within(500, 4) == (500 if allowed is None else min(500, allowed // 4))
+
+
+@pytest.mark.parametrize(
+    ("allowed", "size", "name", "refused"),
+    [
+        (256 * MIB, 64 * MIB, "spans.jsonl", True),
+        (256 * MIB, 8 * MIB, "spans.jsonl.zst", True),
+        (256 * MIB, 8 * MIB, "spans.jsonl", False),
+        (256 * MIB, 64 * MIB, "spans.parquet", False),
+        (384 * MIB, 64 * MIB, "spans.jsonl", False),
+        (None, 64 * MIB, "spans.jsonl", False),
+    ],
+)
+def test_what_memory_cannot_hold_is_refused_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: int | None, size: int, name: str, refused: bool
+) -> None:
+    monkeypatch.setattr(allowance, "memory", lambda: allowed)
+    for place in (tmp_path / name, tmp_path):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)  # sparse: takes no room
+        if refused:
+            with pytest.raises(BadInput, match="in the 256 MB of memory that this process may take; give it 384 MB"):
+                allowance.check("here", place)
+        else:
+            allowance.check("here", place)
