@@ -230,6 +230,35 @@ def test_recording_the_code_is_no_inference(seen: Traced) -> None:
     assert names(seen) == []
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("how", ["decorated", "auto"])
+def test_nothing_of_ours_is_in_a_graph_that_torch_fx_makes(seen: Traced, how: str) -> None:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    bare = Padded().eval()
+    expected = [str(torch.fx.symbolic_trace(nn.Sequential(bare)).graph), str(make_fx(lambda ids: bare(ids))(IDS).graph)]
+    model = trace_lstm(copy.deepcopy(bare), name="it") if how == "decorated" else bare
+    instrumentor = LSTMInstrumentor(auto=how == "auto")
+    instrumentor.instrument(tracer_provider=seen.provider)
+    try:
+        traced = torch.fx.symbolic_trace(nn.Sequential(model))
+        found = [str(traced.graph), str(make_fx(lambda ids: model(ids))(IDS).graph)]
+        assert (names(seen), found) == ([], expected)
+        assert torch.equal(traced(IDS), bare(IDS))
+    finally:
+        instrumentor.uninstrument()
+
+
+def test_a_fake_run_reads_no_numbers(seen: Traced) -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    model = trace_lstm(Padded(), name="it")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model(IDS)
+    assert names(seen) == ["lstm it"]
+    assert not any("prediction" in name for name in seen.spans[0].attributes)
+
+
 def test_functions_are_transformed_as_before(seen: Traced) -> None:
     net = trace_lstm(nn.Sequential(nn.Linear(2, 3)), name="it")
     graph = torch.fx.symbolic_trace(net)

@@ -23,7 +23,7 @@ def _call(layer: Any, watched: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     is_apart = dynamo.callback() is not None
     call = dynamo.apart(_begin, layer, args, kwargs) if is_apart else _begin(layer, args, kwargs)
     if call is None:
-        return watched(layer, [], args, kwargs)
+        return watched(layer, None, args, kwargs)
     try:
         output = watched(layer, call.layers, args, kwargs)
     except BaseException as error:

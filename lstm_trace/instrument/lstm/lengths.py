@@ -44,12 +44,17 @@ def is_tensor(value: Any) -> bool:
 
 
 def has_values(value: Any) -> bool:
-    """Tell whether the numbers of a tensor can be read: not on the meta device, of a fake or a sparse tensor, or inside ``torch.func``."""
+    """Tell whether the numbers of a tensor can be read: not on the meta device, of a fake or a sparse tensor, or inside ``torch.func``.
+
+    In a ``FakeTensorMode`` nothing can, not even of a tensor that has them.
+    """
     if getattr(value, "is_meta", False) or type(value).__name__ == "FakeTensor":
         return False
     torch: Any = sys.modules.get("torch")
     if torch is None or not isinstance(value, torch.Tensor):
         return True
+    if torch._C._len_torch_dispatch_stack() and torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
+        return False
     return value.layout is torch.strided and not torch._C._functorch.is_functorch_wrapped_tensor(value)
 
 

@@ -5,9 +5,18 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-_compiler: Any = None
+_found = False
 _tracing_state: Any = None
 _graph_task: Any = None
+_exporting: Any = None
+_fx: Any = None
+
+
+class _Never:
+    """Stands for a flag that this torch has not."""
+
+    _is_exporting_flag = False
+    _is_fx_tracing_flag = False
 
 
 def is_compiled(module: Any) -> bool:
@@ -17,17 +26,26 @@ def is_compiled(module: Any) -> bool:
 
 
 def is_apart() -> bool:
-    """Tell whether this call is no inference: torch records the code instead of running it (``jit.trace``, ``export``), or runs it a
-    second time during backward for activation checkpointing.
+    """Tell whether this call is no inference: torch records the code instead of running it (``jit.trace``, ``export``, ``torch.fx``), or
+    runs it a second time during backward for activation checkpointing.
     """
-    global _compiler, _tracing_state, _graph_task
-    if _graph_task is None:
-        torch: Any = sys.modules.get("torch")
-        if torch is None:
-            return False
-        _compiler, _tracing_state = torch.compiler, torch._C._get_tracing_state
-        _graph_task = torch._C._current_graph_task_id
-    return _graph_task() != -1 or _tracing_state() is not None or getattr(_compiler, "_is_exporting_flag", False)
+    if not (_found or _find_torch()):
+        return False
+    return _graph_task() != -1 or _tracing_state() is not None or _exporting._is_exporting_flag or _fx._is_fx_tracing_flag
+
+
+def _find_torch() -> bool:
+    global _exporting, _tracing_state, _graph_task, _found, _fx
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return False
+    tracer = sys.modules.get("torch.fx._symbolic_trace")  # whatever imports torch imports it
+    _fx = tracer if hasattr(tracer, "_is_fx_tracing_flag") else _Never
+    _exporting = torch.compiler if hasattr(torch.compiler, "_is_exporting_flag") else _Never
+    _tracing_state = torch._C._get_tracing_state
+    _graph_task = torch._C._current_graph_task_id
+    _found = True
+    return True
 
 
 __all__ = ["is_apart", "is_compiled"]

@@ -151,9 +151,9 @@ def _watched(cls: Any, *, cell: bool) -> Any:
             seen.out = output if cell else output[1]
         return output
 
-    def watched(self: Any, layers: list[LayerCall], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Do the same where Dynamo has to be kept out, or for a call that a layer has to itself."""
-        seen = dynamo.apart(_before, layers, self, args, kwargs, cell)
+    def watched(self: Any, layers: list[LayerCall] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do the same where Dynamo has to be kept out, or for a call that a layer has to itself; ``layers`` None: it is not traced."""
+        seen = dynamo.apart(_before, layers, self, args, kwargs, cell) if layers is not None else None
         output = owner.__call__(self, *args, **kwargs)
         if seen is not None:
             seen.out = output if cell else output[1]
