@@ -35,14 +35,18 @@ LEVEL: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class ComponentPart:
-    """One component's contribution in percentage points. ``proven``: its own rate rose, and its contribution's interval excludes zero."""
+    """One component's contribution in percentage points.
+
+    ``proven_pp`` is its contribution in those cohorts where its own rate rose and the interval of it lies above zero, the most of several
+    contrasts; 0.0 where none shows it.
+    """
 
     name: str
     pp: float
     ci_low: float
     ci_high: float
     p_value: float
-    proven: bool
+    proven_pp: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def attribute(cells: Labelled, *, seed: int = 0) -> Attribution:
     """Compute the contributions of mix, each measured mechanism and generation, and test each one's own rate directly."""
     names = ("mix", *cells.mechanisms, "generation")
     if min(cells.n) == 0:
-        nothing = tuple(ComponentPart(name, 0.0, 0.0, 0.0, 1.0, False) for name in names)
+        nothing = tuple(ComponentPart(name, 0.0, 0.0, 0.0, 1.0, 0.0) for name in names)
         return Attribution((0.0, 0.0), 0.0, 0.0, nothing, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), ())
     before, after = cells.weighted()
     drawn = _bootstrap(cells, np.random.default_rng(seed))
@@ -85,13 +89,14 @@ def attribute(cells: Labelled, *, seed: int = 0) -> Attribution:
     parts: list[ComponentPart] = []
     for index, name in enumerate(names):
         low, high = _interval(replicates[:, index].sum(axis=-1))
-        proven = any(
-            test.significant and _above_zero(replicates[:, index][:, test.strata].sum(axis=-1), harm=name == "mix")
-            for test in tests
-            if test.component == name
-        )
-        p_value = min(test.p_value for test in tests if test.component == name)
-        parts.append(ComponentPart(name, float(shares[index].sum()), low, high, p_value, proven))
+        own = [test for test in tests if test.component == name]
+        proven = [
+            float(shares[index][test.strata].sum())
+            for test in own
+            if test.significant and _above_zero(replicates[:, index][:, test.strata].sum(axis=-1), harm=name == "mix")
+        ]
+        p_value = min(test.p_value if test.q_value is None else test.q_value for test in own)
+        parts.append(ComponentPart(name, float(shares[index].sum()), low, high, p_value, max(proven, default=0.0)))
     rates = (_rate(before), _rate(after))
     spread = float(replicates.sum(axis=(1, 2)).std())
     mix, rate = _kitagawa(before, after, drawn)

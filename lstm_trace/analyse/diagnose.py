@@ -32,7 +32,8 @@ UNEXPLAINED_SE: Final = 2.576
 class Contribution:
     """What one component added to the change, percentage points, with a bootstrap interval (95 %).
 
-    ``p_value`` is the direct test that its own rate rose among like traces, the smaller of all cohorts and the primary contrast.
+    ``p_value`` is the direct test that its own rate rose among like traces: the smallest of all cohorts together, the primary contrast, and
+    any one cohort, which is adjusted for how many there are (Benjamini–Hochberg).
     """
 
     name: str
@@ -135,7 +136,7 @@ def diagnose(
 
     ``mechanisms`` maps `classifier`, `routing` or `retrieval` to the evaluation that judges it; the rest of the outcome is
     `generation`, and the mix of cohorts is `mix`. A component is flagged when its own fail rate rose among like traces (a direct
-    test) and its contribution's interval lies above zero. Raises BadInput where the store does not hold what is named.
+    test) and the interval of its contribution there lies above zero. Raises BadInput where the store does not hold what is named.
     """
     cells = labelled(store, baseline, candidate, outcome=outcome, mechanisms=mechanisms, view=view)
     verdict = judge(cells, baseline, candidate, min_effect_pp=min_effect_pp, seed=seed)
@@ -152,7 +153,7 @@ def judge(cells: Labelled, baseline: str, candidate: str, *, min_effect_pp: floa
             part.pp,
             part.ci_low,
             part.ci_high,
-            part.name not in (cells.confounded | cells.untold) and part.proven and part.pp >= min_effect_pp,
+            part.name not in (cells.confounded | cells.untold) and 0.0 < part.proven_pp >= min_effect_pp,
             part.p_value,
         )
         for part in found.parts

@@ -136,19 +136,21 @@ def rows_of(tickets: Tickets, release: str, recorded: Recorded, random: np.rando
 
 def labelled_of(given: Case, n: tuple[int, int], random: np.random.Generator, wide: Any) -> Labelled:
     """The cells of a case without a store between: what ``labelled`` reads from one, in a hundredth of the time."""
-    sides = [rows_of(work(desk, size, random), name, given.recorded, random) for name, desk, size in (
-        ("v1", given.before, n[0]), ("v2", given.after, n[1]),
-    )]  # fmt: skip
-    rows = [*sides[0], *sides[1]]
+    rows = [row for name, desk, size in (("v1", given.before, n[0]), ("v2", given.after, n[1])) for row in
+            rows_of(work(desk, size, random), name, given.recorded, random)]  # fmt: skip
+    confounded = frozenset({"generation"} if given.before.judge != given.after.judge else ())
+    return counted_of(rows, given.before.turns > 1.0, confounded, wide)
+
+
+def counted_of(rows: list[dict[str, Any]], shared: bool, confounded: frozenset[str], wide: Any) -> Labelled:
+    """The cells of rows such as ``rows_of`` makes; ``shared``: several of them belong to one session."""
     facets = dividing(rows, ("v1", "v2"))
     rows = [row | {"facet": facets.of(row)} for row in rows]
     mechanisms = ("classifier", "routing", "retrieval")
     cells = Cells.of(rows, mechanisms)
     counts, observed = cells.counted(rows, ("v1", "v2"))
-    shared = given.before.turns > 1.0
     sessions = tuple(_sessions([row for row in rows if row["release"] == name], cells) for name in ("v1", "v2")) if shared else None
-    confounded = frozenset({"generation"} if given.before.judge != given.after.judge else ())
-    judged = (len(sides[0]), len(sides[1]))
+    judged = tuple(sum(row["release"] == name and row["failed"] is not None for row in rows) for name in ("v1", "v2"))
     return Labelled("answer_quality", cells.strata, mechanisms, counts, cells.weights, judged, (), confounded, wide, sessions, observed)  # type: ignore[arg-type]
 
 

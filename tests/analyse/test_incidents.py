@@ -104,6 +104,12 @@ INCIDENTS = (
     Incident("retrieval not measured", replace(FINE, retrieval=(0.12, 0.7)), {"generation"}, measured=("classifier", "routing")),
     Incident("only the outcome measured", replace(FINE, classifier=(0.03, 0.03, 0.03, 0.3, 0.5)), {"generation"}, measured=()),
     Incident("quiet", FINE, {"none"}),
+    Incident(
+        "classifier, better for short ones, worse for long ones",
+        replace(FINE, classifier=(0.03, 0.03, 0.03, 0.12, 0.16)),
+        {"classifier"},
+        before=replace(FINE, classifier=(0.14, 0.1, 0.03, 0.04, 0.04)),
+    ),
 )  # fmt: skip
 
 
