@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lstm_trace import Prediction, trace_lstm
+from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import device, large, prediction
 from tests.lstm.models import Intent, Wrapped
 from tests.tracing import Traced
@@ -573,3 +574,36 @@ def test_probabilities_that_are_all_zero_are_not_made_nan_by_a_temperature(seen:
     output = torch.full((rows, 3), 0.0 if kind == "probs" else -math.inf)
     trace_lstm(lambda x: output, name="it", output=kind, temperature=2.0)(torch.zeros(rows, 4, 2))
     assert {event.attributes["lstm.prediction.confidence"] for event in seen.spans[0].events} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (3, "prediction= returned int: accepted is a Prediction or a list of them"),
+        (["a"], "prediction= returned str: accepted is a Prediction or a list of them"),
+        (Prediction(index="a"), "prediction= returned a Prediction with what is no number"),  # type: ignore[arg-type]
+        (Prediction(confidence=7.0), "prediction= returned index 0, confidence 7: accepted are 0 or more, and 0 to 1"),
+        (None, None),
+    ],
+)
+def test_what_a_reader_of_the_users_returned_wrongly_costs_the_prediction_alone(
+    seen: Traced, caplog: pytest.LogCaptureFixture, said: Any, line: str | None
+) -> None:
+    model = trace_lstm(Intent(), name="it", prediction=lambda output: said)
+    for _ in range(2):
+        model(torch.ones(1, 4, dtype=torch.long))
+    assert [span.attributes["lstm.sequence.length"] for span in seen.spans] == [4, 4]
+    assert not any("prediction" in name for span in seen.spans for name in span.attributes)
+    assert [record.getMessage() for record in caplog.records] == ([f"component it: {line}: no prediction is recorded"] if line else [])
+
+
+@pytest.mark.parametrize("option", ["session", "time_gap"])
+def test_a_callable_that_fails_costs_the_span_nothing_else(seen: Traced, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    def failing(args: Any, kwargs: Any) -> Any:
+        raise KeyError
+
+    monkeypatch.setattr(shield, "strict", False)
+    for said in (failing, lambda args, kwargs: "no number"):
+        trace_lstm(Intent(), name="it", **{option: said})(torch.ones(1, 4, dtype=torch.long))
+    assert [span.attributes["lstm.sequence.length"] for span in seen.spans] == [4, 4]
+    assert all(0.0 < span.attributes["lstm.prediction.confidence"] <= 1.0 for span in seen.spans)

@@ -256,9 +256,9 @@ def test_what_an_encoder_hands_its_decoder_is_no_state_that_was_passed_in(seen: 
 
 
 def test_a_row_that_was_not_looked_at_is_accused_of_nothing(seen: Traced) -> None:
+    torch.manual_seed(0)
     model = trace_lstm(Given(nn.GRU), name="it")
-    x = torch.zeros(600, 1, 4)
-    x[:, 0, 0] = torch.arange(600)
+    x = torch.randn(600, 1, 4)
     with torch.no_grad():
         state = model(x)[1]
         model(x, state[:, torch.tensor([1, 0, *range(2, 600)])])

@@ -161,10 +161,9 @@ class Traced:
 
     def _in_session(self, known: Known, current: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context:
         """Return a context that carries the session: from the declared argument, else inherited, from baggage, or LangChain's thread id."""
-        reader = self.options.session
         found: Any = None
-        if reader is not None:
-            found = known.arguments.get(reader, args, kwargs) if isinstance(reader, str) else reader(args, kwargs)
+        if self.options.session is not None:
+            found = self._session_said(known, args, kwargs)
             if not isinstance(found, (str, int)) or found == "":
                 found = None
         if found is None:
@@ -182,18 +181,27 @@ class Traced:
 
     def row_sessions(self, known: Known, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[str] | None:
         """Return one session a batch row, where the declared session is a list of them."""
-        reader = self.options.session
-        if reader is None:
+        if self.options.session is None:
             return None
-        found = known.arguments.get(reader, args, kwargs) if isinstance(reader, str) else reader(args, kwargs)
+        found = self._session_said(known, args, kwargs)
         return [str(each) for each in found] if isinstance(found, (list, tuple)) else None
+
+    def _session_said(self, known: Known, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        reader: Any = self.options.session
+        with shield:
+            return known.arguments.get(reader, args, kwargs) if isinstance(reader, str) else reader(args, kwargs)
+        return None  # a callable of the user's that raised
 
     def predictions(self, known: Known, output: Any, lengths: Sequence[int] | None, at_most: int | None = None) -> _Rows | large.Many:
         """Read what the component said about each sequence; of a large batch only ``at_most`` rows in full, where that is given."""
         options = self.options
         if options.prediction is not None:
             said = options.prediction(output)
-            return [said] if isinstance(said, Prediction) else list(said)
+            try:
+                return prediction.of_reader(said)
+            except ValueError as error:
+                self.warn("reader", "%s: no prediction is recorded", error)
+                return ()
         if known.output == "none":
             return ()
         return self.predictions_in(known, self.tensor_in(known, output), lengths, at_most)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import exp, isfinite, log
 from operator import mul
 from typing import Any, Final
@@ -49,6 +49,27 @@ def read(
         rows = tensor.tolist()
         return [of_row(row, names, temperature) for row in ((rows,) if single else rows)]
     return _batch(tensor, output, names, temperature)
+
+
+def of_reader(said: Any) -> list[Prediction]:
+    """Return what a user's own ``prediction=`` made of an output: one prediction, several, or None.
+
+    Raises ValueError where that is something else, or holds what is no index, no number or no probability.
+    """
+    if said is None:
+        return []
+    rows: list[Any] = [said] if isinstance(said, (Prediction, Single)) else list(said) if isinstance(said, Iterable) else [said]
+    for each in rows:
+        if not isinstance(each, (Prediction, Single)):
+            raise ValueError(f"prediction= returned {type(each).__name__}: accepted is a Prediction or a list of them")
+        try:
+            whole, chance = int(each.index or 0), float(each.confidence or 0.0)
+            _ = float(each.margin or 0.0), float(each.entropy or 0.0), float(each.value or 0.0)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError("prediction= returned a Prediction with what is no number") from None
+        if whole < 0 or chance < _LEAST or chance > MOST:
+            raise ValueError(f"prediction= returned index {whole}, confidence {chance:g}: accepted are 0 or more, and 0 to 1")
+    return rows
 
 
 # --- One row, plain Python ------------------------------------------------------------------------------------------------

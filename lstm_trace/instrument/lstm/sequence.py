@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -91,7 +92,9 @@ class Source:
         kind, value = _first(args, kwargs)
         facts = self._true(args, kwargs, kind, value, inner)
         if self.time_gap is not None:
-            gap = _largest(self._get(self.time_gap, args, kwargs))
+            gap = None
+            with suppress(TypeError, ValueError):
+                gap = _largest(self._get(self.time_gap, args, kwargs))
             if gap is not None:
                 facts = replace(facts or SequenceFacts((), "shape"), time_gap=gap)
         return facts
