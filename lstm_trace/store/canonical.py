@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from lstm_trace import conventions as c
-from lstm_trace.store.foreign import KIND_OF_OPERATION
+from lstm_trace.store.foreign import KIND_OF_OPERATION, OPERATIONS
 from lstm_trace.store.schema import COLUMNS, Column
 
 INTEGER: Final = "^-?[0-9]{1,18}$"
@@ -42,7 +41,7 @@ def promoted(raw: Any, names: Iterable[str] | None = None) -> Any:
         else:
             values[column.name] = _coalesced(raw, column)
     if "span_kind" in values:
-        operation = _text(raw.attributes, c.GEN_AI_OPERATION)
+        operation = _first(*(_text(raw.attributes, name) for name in OPERATIONS))
         derived = operation.cases(*KIND_OF_OPERATION.items())
         values["span_kind"] = _first(values["span_kind"], derived)
     table = raw.select(**{name: value.cast(column.type) for (name, value), column in zip(values.items(), columns, strict=True)})

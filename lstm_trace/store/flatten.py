@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from lstm_trace import conventions as c
 from lstm_trace.store.attributes import Attributes, offsets
-from lstm_trace.store.foreign import KIND_OF_OPERATION
+from lstm_trace.store.foreign import KIND_OF_OPERATION, OPERATIONS
 from lstm_trace.store.lenient import Tally, mended_id
 from lstm_trace.store.marks import EXPECTED, WEIGHT
 from lstm_trace.store.schema import PROMOTED, Column, spans_schema
@@ -157,7 +157,7 @@ def _named(written: Array, names: tuple[str, ...], prefix: str) -> Array:
 
 
 def _derived_kind(own: Attributes) -> Array:
-    at = pc.index_in(own.column((c.GEN_AI_OPERATION,), "string"), pa.array(list(KIND_OF_OPERATION)))
+    at = pc.index_in(own.column(OPERATIONS, "string"), pa.array(list(KIND_OF_OPERATION)))
     return pa.array(list(KIND_OF_OPERATION.values())).take(at)
 
 

@@ -49,7 +49,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
     Column(
         "span_kind",
         "string",
-        "OpenInference kind in capitals, from whichever vocabulary the span speaks; else derived from `gen_ai.operation.name`",
+        "OpenInference kind in capitals, from whichever vocabulary the span speaks; else derived from `gen_ai.operation.name`, "
+        "`llm.request.type` or `traceloop.span.kind`",
         (c.OI_KIND, f.TRACEAI_KIND, f.TRACEAI_GEN_AI_KIND),
         case="upper",
     ),

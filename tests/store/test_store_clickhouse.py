@@ -141,6 +141,8 @@ def odd_spans() -> list[dict[str, Any]]:
         span(
             200, {"gen_ai.operation.name": "chat", "gen_ai.usage.prompt_tokens": 3, "gen_ai.system": "openai", "gen_ai.request.model": "m"}
         ),
+        span(198, {"llm.request.type": "chat", "gen_ai.usage.prompt_tokens": 7}),
+        span(199, {"traceloop.span.kind": "workflow", "traceloop.entity.name": "claims"}),
         span(201, {"fi.span.kind": "llm", "llm.model": "m2", "llm.token_count.prompt": 5, "enduser.id": "u"}, parentSpanId=f"{200:016x}"),
         span(202, judged, links=[{"traceId": "e" * 32, "spanId": "d" * 16, "attributes": attributes({"k": "v"})}]),
         span(203, judged | {"openinference.span.kind": "EVALUATOR"}, parentSpanId=f"{200:016x}"),
@@ -172,7 +174,7 @@ def test_clickhouse_and_duckdb_give_equal_rows(server: Server, tmp_path: Path) -
         assert there.evaluations.schema() == evaluations_schema()
         assert there.skipped == here.skipped == {"malformed": 0, "duplicate": 160}
         expected, found = everything(here), everything(there)
-        assert len(expected[0]) == 160 + 26
+        assert len(expected[0]) == 160 + 28
         for mine, theirs in zip(expected[0] + expected[1], found[0] + found[1], strict=True):
             assert theirs == mine
         trace = here.trace("1".zfill(32)).to_pyarrow().to_pylist()

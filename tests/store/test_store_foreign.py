@@ -28,6 +28,14 @@ OPENLLMETRY = {
     "gen_ai.usage.completion_tokens": 96,
     "session.id": "thread-1",
 }
+OLDER_OPENLLMETRY = {
+    "llm.request.type": "chat",
+    "gen_ai.system": "openai",
+    "gen_ai.request.model": "gpt-4o",
+    "gen_ai.usage.prompt_tokens": 812,
+    "gen_ai.usage.completion_tokens": 96,
+    "session.id": "thread-1",
+}
 OPENINFERENCE = {
     "openinference.span.kind": "LLM",
     "llm.model_name": "gpt-4o",
@@ -60,11 +68,12 @@ TRACEAI_GEN_AI = {
     [
         (OPENTELEMETRY_GEN_AI, "gpt-4o-2024-08-06"),
         (OPENLLMETRY, "gpt-4o"),
+        (OLDER_OPENLLMETRY, "gpt-4o"),
         (OPENINFERENCE, "gpt-4o"),
         (TRACEAI, "gpt-4o"),
         (TRACEAI_GEN_AI, "gpt-4o"),
     ],
-    ids=["gen_ai", "OpenLLMetry", "OpenInference", "traceAI", "traceAI with gen_ai"],
+    ids=["gen_ai", "OpenLLMetry", "OpenLLMetry before operations", "OpenInference", "traceAI", "traceAI with gen_ai"],
 )
 def test_a_chat_span_reads_alike_in_every_vocabulary(tmp_path: Path, held: dict[str, Any], model: str) -> None:
     columns = ("span_kind", "model", "provider", "input_tokens", "output_tokens", "session_id")
