@@ -13,7 +13,7 @@ from lstm_trace.store import allowance, protobuf
 from lstm_trace.store.files import Sniffed, Unpacked
 from lstm_trace.store.lenient import Tally
 
-BLOCK: Final = 8 << 20
+BLOCK: Final = 12 << 20
 """Bytes read at a time: large enough for the parser, small enough that several fit into memory unpacked."""
 LONGEST_LINE: Final = 1 << 28
 """Bytes. A longer line is skipped and counted: it could not be parsed in one piece."""
@@ -30,14 +30,14 @@ def blocks_of(path: Path, sniffed: Sniffed, tally: Tally) -> Iterator[bytes]:
             whole = _document(stream, size)
             yield from [whole] if whole is not None else _lines(stream, size, tally)
         else:
-            yield from protobuf.blocks_of(stream, _size(), tally)
+            yield from protobuf.blocks_of(stream, block_size(), tally)
         tally.malformed += stream.torn
 
 
 def whole_blocks(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """The same lines in blocks of about ``BLOCK`` bytes: a folder of many small files would be parsed file by file otherwise."""
     waiting: list[bytes] = []
-    size, full = 0, _size()
+    size, full = 0, block_size()
     for block in blocks:
         if waiting and size + len(block) > full:
             yield b"\n".join(waiting)
@@ -48,7 +48,8 @@ def whole_blocks(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield b"\n".join(waiting)
 
 
-def _size() -> int:
+def block_size() -> int:
+    """Bytes: ``BLOCK``, or less where memory is limited."""
     return allowance.within(BLOCK, 128)
 
 
@@ -88,7 +89,7 @@ def _lines(stream: Unpacked, size: int | None, tally: Tally) -> Iterator[bytes]:
 
 
 def _chunks(stream: Unpacked, size: int | None) -> Iterator[bytes]:
-    left, full = size, _size()
+    left, full = size, block_size()
     first = True
     while chunk := stream.read(full if left is None else min(full, left)):
         left = None if left is None else left - len(chunk)

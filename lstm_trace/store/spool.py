@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lstm_trace.store import allowance
+from lstm_trace.store.blocks import block_size
 from lstm_trace.store.leftovers import hold, let_go, sweep
 from lstm_trace.store.lenient import Tally
 from lstm_trace.store.schema import COLUMNS
@@ -27,7 +28,8 @@ _LARGEST_GROUP: Final = 64 << 20
 """Bytes of Arrow memory that may wait for a row group to fill: huge attributes make small groups."""
 
 _A_BLOCK: Final = 192 << 20
-"""Bytes that a block may take while it is parsed: its lines, the same as nested columns, and as rows."""
+_TIMES_A_BLOCK: Final = 24
+"""Bytes that a block may take while it is parsed, at least, and in bytes of it: its lines, the same as nested columns, and as rows."""
 
 _ITEMS: Final = ("events", "links")
 _DISTINCT: Final = (
@@ -111,7 +113,8 @@ def tables_of(blocks: Iterable[bytes], tally: Tally, *, flat: bool = False) -> I
         own = Tally()
         return [spans_of(requests, own, flat=flat) for requests in parse_block(block, own, flat=flat)], own
 
-    workers = max(1, min(4, allowance.processors(), allowance.within(4 * _A_BLOCK, 2) // _A_BLOCK))
+    each = max(_A_BLOCK, _TIMES_A_BLOCK * block_size())
+    workers = max(1, min(4, allowance.processors(), allowance.within(4 * each, 2) // each))
     waiting: deque[Future[tuple[list[Any], Tally]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="lstm-trace-store") as pool:
         for block in blocks:
