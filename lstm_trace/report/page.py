@@ -99,7 +99,7 @@ def _rendered(content: Content, trace_url: str | None) -> str:
     return template.render(
         content=content, named=named, cohorts_left_out=_left_out(content), scores_shown=SCORES_SHOWN, rows_shown=ROWS_SHOWN,
         figures=figures, traces=traces, link=link, made=made, between=numbers.between,
-        rows=content.table.rows[:ROWS_SHOWN],
+        rows=_shown(content),
         hidden_rows=max(0, len(content.table.rows) - ROWS_SHOWN), span_words=span_words, score_words=score_words,
         estimate_words=estimate_words, own_words=own_words,
     )  # fmt: skip
@@ -172,6 +172,14 @@ def _figures(content: Content) -> Mapping[str, Any]:
     if steps:
         made["steps"] = charts.both(lambda width: charts.step_rates(steps, names, width))
     return made
+
+
+def _shown(content: Content) -> list[CohortRow]:
+    """The rows of the table; where they are too many, those of the compared releases stand first."""
+    rows = list(content.table.rows)
+    if len(rows) > ROWS_SHOWN:
+        rows.sort(key=lambda row: row.group["release"] not in content.releases)
+    return rows[:ROWS_SHOWN]
 
 
 def _of_releases(content: Content) -> list[CohortRow]:

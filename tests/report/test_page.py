@@ -225,3 +225,13 @@ def test_traces_that_say_too_much_keep_the_page_small(tmp_path):
     page = render(replace(content, worst=(replace(content.worst[0], spans=(loudest,) * 60, scores=(loud,) * 200),) * 3))
     assert "and 188 more scores" in page
     assert len(page.encode()) < LIMIT_BYTES
+
+
+def test_of_many_releases_the_table_shows_the_compared_ones():
+    with store_of(made()) as store:
+        content = gather(store)
+    table = content.table
+    older = tuple(replace(row, group=row.group | {"release": f"v0.{place}"}) for place in range(30) for row in table.rows)
+    page = render(replace(content, table=replace(table, rows=(*older, *table.rows)))).split('id="table"')[1]
+    assert "more rows" in page
+    assert [len(re.findall(rf'<td title="{name}">', page)) for name in ("v1", "v2")] == [5, 5]
