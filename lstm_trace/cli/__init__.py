@@ -40,17 +40,23 @@ def main() -> None:
 
     def leave(number: int, _: object) -> None:
         told.append(number)
-        sys.exit(128 + number)
+        if (reading := sys.modules.get("lstm_trace.store.stopping")) is not None:
+            reading.stop()
+        raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        _run(told)
+        _run()
+    except BaseException:
+        if told:  # in the middle of a query DuckDB raises an error of its own in place of what the handler raised
+            raise SystemExit(128 + told[0]) from None
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
-def _run(told: list[int]) -> None:
-    """Run a command; ``told`` holds the signal that ended it, if one did."""
+def _run() -> None:
     try:
         status = app(standalone_mode=False)
     except MemoryError:
@@ -66,9 +72,6 @@ def _run(told: list[int]) -> None:
         sys.stderr.close()
         raise SystemExit(0) from None
     except Exception as error:
-        # In the middle of a query DuckDB raises this in place of what the handler of a signal raised.
-        if isinstance(error, RuntimeError) and "Query interrupted" in str(error):
-            raise SystemExit(128 + (told[0] if told else signal.SIGINT)) from None
         if not _of_an_engine(error):
             raise
         raise SystemExit(_refuse(f"the store could not be read: {error}")) from None

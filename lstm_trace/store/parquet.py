@@ -22,6 +22,7 @@ from lstm_trace.store.evaluations import NEEDED, evaluations_of, of_spans
 from lstm_trace.store.marks import MARKS, ROW, SUPERSEDED
 from lstm_trace.store.opened import ACCEPTED, Known, Store, quiet
 from lstm_trace.store.schema import spans_schema
+from lstm_trace.store.stopping import done, stoppable
 
 EACH_ONCE: Final = b"lstm_trace.each_once"
 """Key of a converted file's metadata; its value is the JSON of what was skipped on the way."""
@@ -62,8 +63,10 @@ def open_files(
 
     connection = ibis.duckdb.connect(temp_directory=os.fspath(scratch))
     within_allowance(quiet(connection.con))
+    stoppable(connection.con)
 
     def close() -> None:
+        done(connection.con)
         connection.disconnect()
         closing()
 

@@ -26,9 +26,10 @@ def wait(store: str) -> None:
         time.sleep(60)
 
 @app.command()
-def query() -> None:
-    print("open", flush=True)
-    duckdb.connect().execute("select sum(a.range * b.range % 7) from range(1000000) a, range(1000000) b").fetchall()
+def query(store: str) -> None:
+    with open_store(store) as opened:
+        print("open", flush=True)
+        opened.connection.con.execute("select sum(range % 7) from range(1000000000000)").fetchall()
 
 @app.command()
 def exhaust() -> None:
@@ -59,15 +60,18 @@ def test_sigterm_leaves_no_folder_behind(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM here")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_in_the_middle_of_a_query_ends_without_a_traceback(number: signal.Signals, status: int) -> None:
-    command = [sys.executable, "-c", COMMANDS, "query"]
+def test_a_signal_in_the_middle_of_a_query_ends_it_without_a_traceback(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", COMMANDS, "query", str(write(tmp_path / "spans.jsonl", request(span(1))))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         assert running.stderr is not None
         assert running.stdout.readline() == "open\n"
         time.sleep(0.5)
         running.send_signal(number)
-        assert running.wait(30) == status
+        try:
+            assert running.wait(30) == status
+        finally:
+            running.kill()
         assert "Traceback" not in running.stderr.read()
 
 
