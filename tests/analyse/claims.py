@@ -70,6 +70,7 @@ INCIDENTS = (
     _of("classifier, longest", "classifier", ("classifier", "21+", 0.2)),
     _of("classifier, long", "classifier", ("classifier", "13+", 0.12)),
     _of("classifier, one intent", "classifier", ("classifier", "refund", 0.25)),
+    # Planted with 0.2 at first, of which too little reaches the outcome: `none` in 3 of 4, and 35 of 37 right in all (docs/verdict.md).
     _of("classifier, after a gap", "classifier", ("classifier", "gap", 0.3)),
     _of("classifier, and all that follows", "classifier", ("classifier", "13+", 0.15), world={"coupling": 1.0, "routing": 0.0}),
     _of("classifier, gold for a third", "classifier", ("classifier", "all", 0.12), world={"gold": 0.3}),

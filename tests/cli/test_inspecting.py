@@ -199,6 +199,8 @@ def test_bad_input_is_one_line_and_two(run, address, tmp_path, words, message):
     assert message in err
 
 
+DIAGNOSE = [sys.executable, "-c", "from lstm_trace.cli import main; main()", "diagnose", "--baseline", "v1", "--candidate", "v2"]
+
 PIPELINE = """
 from opentelemetry import trace
 
@@ -210,18 +212,7 @@ def pipeline(case, put_back):
 
 def test_a_replay_settles_the_verdict_and_is_traced_itself(address, tmp_path):
     (tmp_path / "mine.py").write_text(PIPELINE)
-    command = [
-        sys.executable,
-        "-c",
-        "from lstm_trace.cli import main; main()",
-        "diagnose",
-        address,
-        "--baseline",
-        "v1",
-        "--candidate",
-        "v2",
-    ]
-    command += ["--replay", "mine:pipeline", "--replay-inputs", "12", "--format", "json"]
+    command = [*DIAGNOSE, address, "--replay", "mine:pipeline", "--replay-inputs", "12", "--format", "json"]
     done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     verdict = json.loads(done.stdout)
@@ -267,18 +258,7 @@ def pipeline(case, put_back):
 
 def test_a_pipeline_that_hangs_leaves_or_prints_costs_one_input_each(address, tmp_path):
     (tmp_path / "stubborn.py").write_text(STUBBORN)
-    command = [
-        sys.executable,
-        "-c",
-        "from lstm_trace.cli import main; main()",
-        "diagnose",
-        address,
-        "--baseline",
-        "v1",
-        "--candidate",
-        "v2",
-    ]
-    command += ["--replay", "stubborn:pipeline", "--replay-inputs", "15", "--replay-timeout", "0.2", "--format", "json"]
+    command = [*DIAGNOSE, address, "--replay", "stubborn:pipeline", "--replay-inputs", "15", "--replay-timeout", "0.2", "--format", "json"]
     done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0
     assert set(done.stderr.split()) == {"loading", "thinking"}
