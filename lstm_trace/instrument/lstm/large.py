@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from math import exp, isfinite
+from math import exp, isfinite, log
 from typing import Any, Final, NamedTuple
 
 from lstm_trace.facts import Prediction, Single, Summary
@@ -130,15 +130,25 @@ def _shifted(values: Any, temperature: float) -> Any:
 
 
 def _detailed(rows: Any, names: Names | None, temperature: float) -> list[Single]:
-    """Read a few rows of finite logits, in double precision: ``prediction.read`` without the steps that gather it into one tensor."""
+    """Read a few rows of finite logits, in double precision: ``prediction.of_logits`` with the sums over a row made by torch."""
     import torch
 
-    logs = torch.log_softmax(rows if temperature == 1.0 else rows.double() / temperature, 1, dtype=torch.float64)
-    top = logs.topk(2, 1)
-    entropies = torch.linalg.vecdot(logs.exp(), logs).tolist()
+    rows = rows.double() if temperature == 1.0 else rows.double() / temperature
+    top = rows.topk(2, 1)
+    pairs = top.values.tolist()
+    if not all(-prediction.UNSHIFTED < first < prediction.UNSHIFTED for first, _ in pairs):
+        rows, pairs = rows - top.values[:, :1], [(0.0, second - first) for first, second in pairs]
+    weights = rows.exp()
+    totals, weighted = weights.sum(1).tolist(), torch.linalg.vecdot(weights, rows).tolist()
     return [
-        Single(prediction.label_of(names, index), index, exp(first), exp(first) - exp(second), max(0.0, -negative))
-        for (first, second), (index, _), negative in zip(top.values.tolist(), top.indices.tolist(), entropies, strict=True)
+        Single(
+            prediction.label_of(names, index),
+            index,
+            exp(first) / total,
+            (exp(first) - exp(second)) / total,
+            max(0.0, log(total) - dot / total),
+        )
+        for (first, second), (index, _), total, dot in zip(pairs, top.indices.tolist(), totals, weighted, strict=True)
     ]
 
 

@@ -15,7 +15,7 @@ from lstm_trace.instrument.lstm.lengths import is_floating
 Names = Mapping[int, str]
 
 _BROKEN: Final = Single(nonfinite=True)
-_UNSHIFTED: Final = 300.0
+UNSHIFTED: Final = 300.0
 """Below this logit exp() needs no shift: neither it nor the sum over any row of ours leaves the range of a double."""
 MOST: Final = 1.01
 _LEAST: Final = -0.01
@@ -91,7 +91,7 @@ def of_logits(row: list[float], names: Names | None = None, temperature: float =
     top, second = ordered[-1], ordered[-2]
     index = row.index(top)
     try:
-        if -_UNSHIFTED < top < _UNSHIFTED:
+        if -UNSHIFTED < top < UNSHIFTED:
             weights, shift = list(map(exp, row)), 0.0
         else:
             weights, shift = [exp(each - top) for each in row], top
