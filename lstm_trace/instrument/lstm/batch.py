@@ -160,7 +160,7 @@ class BatchCall(Call):
         facts: SequenceFacts | None = None
         said: Any = ()
         with shield:
-            facts = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
+            facts = self.known.source.read(self.args, self.kwargs, self.layers)
         lengths = facts.lengths if facts is not None else None
         with shield:
             said = read(lengths) if read is not None else self.traced.predictions(self.known, output, lengths)
@@ -185,7 +185,7 @@ class BatchCall(Call):
             facts = None
             handing.leave_values(self)
             with shield:
-                facts = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
+                facts = self.known.source.read(self.args, self.kwargs, self.layers)
             self._write_all([], facts, self.recorder.clock(), error)
         self.layers.clear()
 

@@ -179,7 +179,7 @@ class Call(ComponentCall):
         summary: Summary | None = None
         origin: StateFacts | None = None
         with shield:
-            sequence = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
+            sequence = self.known.source.read(self.args, self.kwargs, self.layers)
         lengths = sequence.lengths if sequence is not None else ()
         with shield:
             if read is not None:
@@ -198,7 +198,7 @@ class Call(ComponentCall):
             sequence = None
             handing.leave_values(self)
             with shield:
-                sequence = self.known.source.read(self.args, self.kwargs, self.layers[0] if self.layers else None)
+                sequence = self.known.source.read(self.args, self.kwargs, self.layers)
             self.recorder.finish_component(self, self.described.component, (), sequence, error=error)
         self.layers.clear()
 

@@ -108,7 +108,7 @@ class Traced:
             Described(component),
             tree,
             arguments,
-            sequence.Source.of(options, arguments, tree),
+            sequence.Source.of(options, arguments, tree, self.warn),
             output,
             self._row_reader(output) if isinstance(output, str) and options.prediction is None else None,
             StateBook(),

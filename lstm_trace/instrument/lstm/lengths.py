@@ -78,34 +78,42 @@ def from_packed(packed: Any) -> list[int]:
 
 def from_lengths(value: Any) -> list[int] | None:
     """Return the lengths that the user passed: a tensor, an array, a list of whole numbers, or one. None for anything else: numbers
-    below 0, and shares of the longest sequence (0 to 1), as some speech toolkits have them.
+    below 0, True and False, and shares of the longest sequence (0 to 1), as some speech toolkits have them.
 
-    >>> from_lengths([3, 2]), from_lengths(5), from_lengths("many"), from_lengths([1.0, 0.5])
-    ([3, 2], [5], None, None)
+    >>> from_lengths([3, 2]), from_lengths(5), from_lengths("many"), from_lengths([1.0, 0.5]), from_lengths([True, False])
+    ([3, 2], [5], None, None, None)
     """
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return [value]
     if is_tensor(value) and not has_values(value):
         return None
     found: Any = value.tolist() if is_tensor(value) else value
     if isinstance(found, (int, float)):
         found = [found]
-    if not isinstance(found, (list, tuple)):
+    if not isinstance(found, (list, tuple, range)):
         return None
-    rows: list[Any] = list(found)
+    rows: list[Any] | None = list(found)
     if rows and all(type(each) is list and len(each) == 1 for each in rows):
         rows = [each[0] for each in rows]
+    if rows and set(map(type, rows)) != _WHOLE:
+        rows = _as_whole(rows)
+    if rows is None or (rows and not 0 <= min(rows) <= max(rows) < _TOO_LONG):
+        return None
+    return rows
+
+
+_WHOLE: Final = {int}
+_TOO_LONG: Final = 1 << 63
+"""No attribute has room for it."""
+
+
+def _as_whole(rows: list[Any]) -> list[int] | None:
     try:
-        counts = [int(each) for each in rows]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    if any(each < 0 for each in counts):
-        return None
-    if any(type(each) is float for each in rows) and (counts != rows or max(counts) <= 1):
-        return None
-    return counts
+        plain = [each.item() if hasattr(each, "item") else each for each in rows]
+        if not all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in plain):
+            return None
+        counts = [int(each) for each in plain]
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None  # NaN, infinity, more than one number
+    return None if any(type(each) is float for each in plain) and (counts != plain or max(counts) <= 1) else counts
 
 
 def rows_of_mask(mask: Any) -> Any:

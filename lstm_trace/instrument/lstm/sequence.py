@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -11,6 +11,7 @@ from lstm_trace.facts import LengthSource, SequenceFacts
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import lengths as read
 from lstm_trace.instrument.lstm.arguments import MISSING, Arguments
+from lstm_trace.instrument.lstm.gaps import largest_gap
 from lstm_trace.instrument.lstm.options import Options, Reader
 from lstm_trace.instrument.lstm.tree import CELLS, Tree
 from lstm_trace.instrument.lstm.watch import LayerCall
@@ -38,11 +39,13 @@ class Source:
     declared: bool
     named: bool
     """Something says where to look: a declaration, or a parameter's name."""
+    warn: Callable[..., None]
+    """Logs one line, once a component and matter."""
     fronts: set[bool] = field(default_factory=set[bool])
     """Whether the batch stood in front, as far as calls have shown it so far."""
 
     @classmethod
-    def of(cls, options: Options, arguments: Arguments, tree: Tree) -> Source:
+    def of(cls, options: Options, arguments: Arguments, tree: Tree, warn: Callable[..., None]) -> Source:
         """Combine what the user declared with what parameter names and the module tree say."""
         said = options.lengths is not None or options.mask is not None
         lengths: Reader | None = options.lengths
@@ -54,7 +57,7 @@ class Source:
             masks = _masks_among(arguments.names)
         padding_idx = options.padding_idx if options.padding_idx is not None else tree.padding_idx
         named = said or lengths is not None or bool(masks) or options.time_gap is not None
-        return cls(arguments, tree, lengths, masks, padding_idx, options.time_gap, said, named)
+        return cls(arguments, tree, lengths, masks, padding_idx, options.time_gap, said, named, warn)
 
     def read_one(self, args: tuple[Any, ...], kwargs: dict[str, Any], inner: LayerCall) -> tuple[int, LengthSource, int] | None:
         """Return (length, source, padded length) of a call of one sequence of which nothing was declared; None: ``read`` it."""
@@ -84,38 +87,41 @@ class Source:
             steps -= 1
         return steps, "padding", len(row)
 
-    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any], inner: LayerCall | None = None) -> SequenceFacts | None:
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any], layers: Sequence[LayerCall] = ()) -> SequenceFacts | None:
         """Return the lengths of one call, or None where nothing passed in has any.
 
-        ``inner`` is the first recurrent layer that was called inside: it knows what the component made of its input.
+        ``layers`` are the recurrent layers that were called inside: the first knows what the component made of its input.
         """
         kind, value = _first(args, kwargs)
-        facts = self._true(args, kwargs, kind, value, inner)
-        if self.time_gap is not None:
-            gap = None
-            with suppress(TypeError, ValueError):
-                gap = _largest(self._get(self.time_gap, args, kwargs))
-            if gap is not None:
-                facts = replace(facts or SequenceFacts((), "shape"), time_gap=gap)
-        return facts
+        facts = self._true(args, kwargs, kind, value, layers)
+        gap = self._gap(self.time_gap, args, kwargs) if self.time_gap is not None else None
+        return facts if gap is None else replace(facts or SequenceFacts((), "shape"), time_gap=gap)
+
+    def _gap(self, reader: Reader, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+        given = self._get(reader, args, kwargs)
+        try:
+            return largest_gap(given) if given is not MISSING else None
+        except (TypeError, ValueError) as error:
+            self.warn("time_gap", "time_gap= is left out: %s", error)
+            return None
 
     def _true(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], kind: _Kind, value: Any, inner: LayerCall | None
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], kind: _Kind, value: Any, layers: Sequence[LayerCall]
     ) -> SequenceFacts | None:
         if kind == "packed" and not self.declared:
             packed = read.from_packed(value)
             return SequenceFacts(packed, "packed", max(packed, default=0))
+        inner = layers[0] if layers else None
         lengths, masks = self.readers(kwargs)
         given: Any = self._get(lengths, args, kwargs) if lengths is not None else MISSING
         if given is not MISSING and given is not None:
             if read.is_packed(given):
                 return _within(read.from_packed(given), "packed", self._padded(kind, value, inner))
             found = read.from_lengths(given)
-            # the first layer may have another batch: one of characters, below one of words
-            is_of_axis = found is not None and kind == "tensor" and len(found) in value.shape[:2]
-            if found is not None and (self.declared or is_of_axis or self._fits(len(found), kind, value, inner)):
+            if found is not None and self._are_rows(len(found), kind, value, layers):
                 source: LengthSource = "lengths" if isinstance(lengths, str) else "declared"
                 return _within(found, source, self._padded(kind, value, inner))
+            self._say_unusable(given, found)
         for reader, inverted in masks:
             given = read.rows_of_mask(self._get(reader, args, kwargs))
             if not read.is_tensor(given):
@@ -124,12 +130,35 @@ class Source:
             found = read.from_mask(given, batch_first=batch_first, inverted=inverted)
             if not is_sure and found != read.from_mask(given, batch_first=not batch_first, inverted=inverted):
                 continue
-            if found is not None and (self.declared or self._fits(len(found), kind, value, inner)):
+            if found is not None and self._are_rows(len(found), kind, value, layers):
                 return SequenceFacts(found, "mask", int(given.shape[1 if batch_first else 0]) if given.ndim > 1 else int(given.shape[0]))
         padded = self._padding(kind, value, inner)
         if inner is not None and inner.packed is not None:
             return _packed_inside(inner.packed, padded, self._padded(kind, value, inner))
         return padded or self._shape(kind, value, inner)
+
+    def _are_rows(self, count: int, kind: _Kind, value: Any, layers: Sequence[LayerCall]) -> bool:
+        """Tell whether so many lengths may be one a row: of some layer's batch, or of an axis where no layer has another's.
+
+        The first layer may have another batch than the component, as one of characters has below one of words.
+        """
+        batches = {each.rows_inside() for each in layers}
+        if count in batches:
+            return True
+        axes = tuple(value.shape[:2]) if kind == "tensor" else (len(value),) if kind == "list" else ()
+        if not batches.isdisjoint(axes):
+            return False
+        return count in axes or (self.declared and not layers) or self._fits(count, kind, value, layers[0] if layers else None)
+
+    def _say_unusable(self, given: Any, found: list[int] | None) -> None:
+        if found is None:
+            if not isinstance(given, (list, tuple, int, float)) and not (read.is_tensor(given) and read.has_values(given)):
+                return  # a word, or nothing that could be read: it need not be about lengths at all
+            self.warn(
+                "lengths", "what was passed as lengths (%s) is left out: accepted are whole numbers from 0, one a row", type(given).__name__
+            )
+        elif self.declared:
+            self.warn("lengths", "lengths= gave %d value(s), not one a row: they are left out", len(found))
 
     def _padding(self, kind: _Kind, value: Any, inner: LayerCall | None) -> SequenceFacts | None:
         if self.padding_idx is None or kind != "tensor" or read.is_floating(value) or not 1 <= value.ndim <= 2:
@@ -275,15 +304,3 @@ def _kind(value: Any) -> _Kind:
     if len(_kinds) < _KINDS_LIMIT:
         _kinds[type(value)] = kind
     return kind
-
-
-def _largest(value: Any) -> float | None:
-    if value is MISSING or value is None:
-        return None
-    found = value.tolist() if read.is_tensor(value) else value
-    while isinstance(found, (list, tuple)):
-        flat = [item for each in found for item in (each if isinstance(each, (list, tuple)) else (each,))]
-        if not any(isinstance(each, (list, tuple)) for each in flat):
-            return max((float(each) for each in flat), default=None)
-        found = flat
-    return float(found)

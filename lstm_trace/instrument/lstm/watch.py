@@ -80,6 +80,14 @@ class LayerCall:
         layout = self.layout()
         return [layout[1], *self.rows] if self.rows and layout is not None and layout[0] == 1 else None
 
+    def rows_inside(self) -> int:
+        """Return how many sequences it was given, in one call or one by one."""
+        packed, each = self.packed, self.each_row()
+        if packed is not None:
+            return int(packed.batch_sizes[0]) if len(packed.batch_sizes) else 0
+        layout = self.layout()
+        return len(each) if each is not None else layout[0] if layout is not None else 0
+
     def goes_on(self, state: Any) -> bool:
         """Tell whether a state is the one that this layer has just handed out."""
         given, out = (each[0] if isinstance(each, tuple) else each for each in (state, self.out))
