@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from lstm_trace import batch_scope, trace_lstm, traced_session, upstream
 from lstm_trace.instrument.lstm import batch
 from lstm_trace.instrument.lstm.call import live_calls
-from lstm_trace.instrument.lstm.forms import traced_of
+from lstm_trace.instrument.lstm.decorated import traced_of
 from lstm_trace.recorder import Recorder, set_default_recorder
 from lstm_trace.settings import Settings
 from lstm_trace.upstream import UpstreamProcessor, live

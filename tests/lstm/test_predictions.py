@@ -309,6 +309,7 @@ STATE = (torch.zeros(1, 2, 8), torch.zeros(1, 2, 8))
         ((torch.tensor(0.3), LOGITS),),
         [{"logits": LOGITS}],
         {"out": {"logits": LOGITS}},
+        (None, {"logits": LOGITS}),
         [LOGITS[0], LOGITS[1]],
         {"logits": [LOGITS[0], LOGITS[1]]},
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 import io
 import os
 import pickle
@@ -128,6 +129,52 @@ def test_a_callable_object_of_any_class_gets_a_proxy(seen: Traced) -> None:
     assert remote([1, 2]) == [1, 2]
     assert (remote.url, isinstance(remote, Remote)) == ("http://model", True)
     assert names(seen) == ["lstm remote"]
+
+
+class _Scorer:
+    """Scores."""
+
+    def __call__(self, x: torch.Tensor, steps: Any = None, *, who: str | None = None) -> Any:
+        return torch.zeros(2, 3)
+
+
+class _ScoringModule(nn.Module):
+    def __call__(self, x: torch.Tensor, steps: Any = None, *, who: str | None = None) -> Any:
+        return super().__call__(x)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return torch.zeros(2, 3)
+
+
+@pytest.mark.parametrize("cls", [_Scorer, _ScoringModule])
+@pytest.mark.parametrize("is_class", [True, False])
+def test_arguments_of_a_call_of_ones_own_are_known_by_name(seen: Traced, cls: Any, is_class: bool) -> None:
+    made: Any = type(cls.__name__, (cls,), {"__doc__": cls.__doc__})
+    said = {"name": "it", "lengths": "steps", "session": "who"}
+    component = trace_lstm(made, **said)() if is_class else trace_lstm(made(), **said)
+    component(torch.zeros(2, 5, 4), [3, 2], who="s-1")
+    attributes = seen.spans[-1].attributes
+    assert (attributes["lstm.sequence.length_source"], attributes["lstm.sequence.length_max"]) == ("lengths", 3)
+    assert attributes["session.id"] == "s-1"
+    assert list(inspect.signature(component).parameters) == ["x", "steps", "who"]  # frameworks ask a callable object for it
+
+
+class _Slotted:
+    __slots__ = ("layer",)
+
+    def __init__(self) -> None:
+        self.layer = nn.LSTM(4, 8, batch_first=True)
+
+    def __call__(self, x: torch.Tensor, lengths: Any = None) -> Any:
+        return self.layer(x)[0][:, -1, :3]
+
+
+def test_instances_that_cannot_be_referred_to_weakly_are_traced(seen: Traced) -> None:
+    cls = trace_lstm(name="it")(_Slotted)
+    for steps in (3, 2):
+        cls()(torch.zeros(2, 5, 4), [steps, 1])
+    assert [span.attributes["lstm.sequence.length_max"] for span in seen.spans] == [3, 2]
+    assert all("lstm.prediction.confidence_mean" in span.attributes for span in seen.spans)
 
 
 def test_methods(seen: Traced) -> None:

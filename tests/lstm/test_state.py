@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from opentelemetry import baggage, context
@@ -274,3 +276,32 @@ def test_a_row_that_was_not_looked_at_is_accused_of_nothing(seen: Traced) -> Non
     assert (of_rows[0], of_rows[1], of_rows[2]) == ("foreign", "foreign", "carried")
     beyond = [origin for row, origin in of_rows.items() if row >= 64]
     assert beyond == ["unknown"] * len(beyond) != []
+
+
+@pytest.mark.parametrize(
+    ("given", "session"),
+    [
+        (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+        (np.int64(7), "7"),
+        (torch.tensor(7), "7"),
+        (["s-1"], "s-1"),
+        (["s-1", "s-2"], None),
+        (np.array(["s-1", "s-2"]), None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_session_in_any_dress(seen: Traced, caplog: pytest.LogCaptureFixture, given: Any, session: str | None) -> None:
+    trace_lstm(Intent(), name="it", session=lambda args, kwargs: given)(torch.ones(2, 4, dtype=torch.long))
+    assert seen.spans[-1].attributes.get("session.id") == session
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("given", [b"s-1", 3.5, {"id": 1}, object()])
+def test_what_is_no_session_is_left_out_and_said_once(seen: Traced, caplog: pytest.LogCaptureFixture, given: Any) -> None:
+    model = trace_lstm(Intent(), name="it", session=lambda args, kwargs: given)
+    for _ in range(2):
+        model(torch.ones(2, 4, dtype=torch.long))
+    assert "session.id" not in seen.spans[-1].attributes
+    assert [each.getMessage().partition(":")[0] for each in caplog.records] == ["component it"]
+    assert "session= is left out" in caplog.text

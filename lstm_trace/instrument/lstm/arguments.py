@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Final
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from lstm_trace.instrument.lstm.options import Options
 
 MISSING: Final = object()
 """The argument was not passed."""
@@ -51,6 +55,36 @@ class Arguments:
     def first(self, candidates: frozenset[str]) -> str | None:
         """Return the first parameter whose name is one of these."""
         return next((name for name in self.names if name in candidates), None)
+
+
+def taking(component: Any) -> Callable[..., Any]:
+    """Return what says which arguments a class, or an instance, is called with: its ``__call__`` where that names any, else ``forward``."""
+    is_class = isinstance(component, type)
+    own: Any = component.__call__ if is_class else MethodType(type(component).__call__, component)
+    forward: Any = getattr(component, "forward", None)
+    found: Callable[..., Any] = own if forward is None or Arguments.of(own, bound=not is_class).names else forward
+    return found
+
+
+def check_names(options: Options, call: Callable[..., Any]) -> None:
+    """Raise TypeError for a generator, and ValueError where a decoration names an argument that is not taken."""
+    if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+        raise TypeError(
+            f"trace_lstm({getattr(call, '__qualname__', call)}): a generator returns before it has run. Accepted is the component that it "
+            "calls; traced_session puts many calls into one span"
+        )
+    try:
+        parameters = inspect.signature(call).parameters
+    except (TypeError, ValueError):
+        return
+    if any(each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL) for each in parameters.values()):
+        return
+    for field in ("lengths", "mask", "session", "time_gap"):
+        name = getattr(options, field)
+        if isinstance(name, str) and name not in parameters:
+            raise ValueError(
+                f"{field}={name!r} is not an argument of {getattr(call, '__qualname__', call)}: it has {', '.join(parameters)}"
+            )
 
 
 def _scripted(call: Any) -> tuple[str, ...]:

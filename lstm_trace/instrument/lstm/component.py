@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from types import MethodType
 from typing import Any, Final
 from weakref import ref
 
@@ -18,9 +17,9 @@ from lstm_trace import conventions as c
 from lstm_trace import recorder as recording
 from lstm_trace.facts import Component, Prediction, Single
 from lstm_trace.guard import shield
-from lstm_trace.instrument.lstm import batch, large, outputs, prediction, sequence, switch
+from lstm_trace.instrument.lstm import batch, large, outputs, prediction, sequence, switch, whose
 from lstm_trace.instrument.lstm import session as stream
-from lstm_trace.instrument.lstm.arguments import MISSING, Arguments
+from lstm_trace.instrument.lstm.arguments import MISSING, Arguments, taking
 from lstm_trace.instrument.lstm.call import Call
 from lstm_trace.instrument.lstm.lengths import has_values, is_floating
 from lstm_trace.instrument.lstm.modes import is_apart, is_compiled
@@ -81,13 +80,18 @@ class Traced:
         return self._learn(module, call)
 
     def _learn(self, module: Any, call: Callable[..., Any] | None) -> Known:
+        if module is not None and not type(module).__weakrefoffset__:
+            # An object with __slots__ of which nobody can know how long it lives: all of its class are one, as a function is.
+            if id(None) in self._known:
+                return self._known[id(None)]
+            module, call = None, call or taking(module)
         key = id(module)
         options = self.options
         tree = read_tree(module) if module is not None else Tree()
         arguments = self._arguments
         if arguments is None:
             within = innermost(module)
-            arguments = Arguments.of(call or getattr(within, "forward", None) or MethodType(type(module).__call__, module))
+            arguments = Arguments.of(call or taking(within))
         output = options.output
         if output == "logits" and tree.recurrent_itself:
             output = "none"  # hidden states are nobody's logits
@@ -163,9 +167,10 @@ class Traced:
         """Return a context that carries the session: from the declared argument, else inherited, from baggage, or LangChain's thread id."""
         found: Any = None
         if self.options.session is not None:
-            found = self._session_said(known, args, kwargs)
-            if not isinstance(found, (str, int)) or found == "":
-                found = None
+            try:
+                found = whose.one_id(self._session_said(known, args, kwargs))
+            except TypeError as error:
+                self.warn("session", "session= is left out: %s", error)
         if found is None:
             facts: Any = current.get(FACTS_KEY)
             if facts and c.SESSION_ID in facts:
@@ -183,8 +188,7 @@ class Traced:
         """Return one session a batch row, where the declared session is a list of them."""
         if self.options.session is None:
             return None
-        found = self._session_said(known, args, kwargs)
-        return [str(each) for each in found] if isinstance(found, (list, tuple)) else None
+        return whose.row_ids(self._session_said(known, args, kwargs))
 
     def _session_said(self, known: Known, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         reader: Any = self.options.session

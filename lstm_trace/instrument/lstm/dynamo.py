@@ -55,6 +55,12 @@ def is_compiling() -> bool:
     return _asks()
 
 
+def asker() -> Callable[[], bool]:
+    """Return what tells whether Dynamo traces this: torch's own function where torch is loaded."""
+    torch: Any = sys.modules.get("torch")
+    return torch.compiler.is_dynamo_compiling if torch is not None else is_compiling
+
+
 def skip(frame: Any) -> None:
     """Have Dynamo skip the frame of this function, but not what it calls; nothing is imported for it."""
     code: CodeType = frame.__code__

@@ -89,9 +89,9 @@ def unless_hidden(widths: Sequence[int], tell: Callable[[], None]) -> Callable[[
 def _inside(parts: Any) -> Any | None:
     """Return the tensor of what stands in front among parts none of which is one: of ``((logits, aux), (h, c))`` the logits.
 
-    A loss is passed over. Two tensors of one shape in front are taken for a state, h and c, which holds no prediction.
+    A loss, or None, is passed over. Two tensors of one shape in front are taken for a state, h and c, which holds no prediction.
     """
-    first = next((each for each in parts if not (reads_like_tensor(each) and each.ndim == 0)), None)
+    first = next((each for each in parts if each is not None and not (reads_like_tensor(each) and each.ndim == 0)), None)
     if not isinstance(first, (tuple, list, Mapping)) and not dataclasses.is_dataclass(first):
         return None
     pair: Any = first

@@ -60,7 +60,7 @@ class traced_session:
         decision: Decision | None = None,
         step_duration: float | None = None,
     ) -> None:
-        from lstm_trace.instrument.lstm.forms import is_module, traced_of
+        from lstm_trace.instrument.lstm.decorated import is_module, traced_of
 
         traced = traced_of(component)
         if traced is None:

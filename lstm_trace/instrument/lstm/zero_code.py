@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any, Final
 
-from lstm_trace.instrument.lstm.forms import decorate, traced_of
+from lstm_trace.instrument.lstm.decorated import traced_of
+from lstm_trace.instrument.lstm.forms import decorate
 from lstm_trace.instrument.lstm.importing import is_importing, when_imported, when_whole
 from lstm_trace.instrument.lstm.options import Options
 
