@@ -138,7 +138,8 @@ def grouped(store: Store, table: Any, names: Iterable[str]) -> Any:
         # Calls and judgements both are joined to it, and it reads every span of the store.
         told = cases.once(store, f"by {name}", EVERYTHING, lambda make=of_traces: cases.held(store, "by", make(store)))  # type: ignore[misc]
         table = _joined(table, told.select("trace_id", **{column: told.value}))
-        table = table.mutate(**{column: table[column].fill_null(UNKNOWN)})
+        # A trace that it does not know has no value in DuckDB, and an empty text in ClickHouse.
+        table = table.mutate(**{column: table[column].nullif("").fill_null(UNKNOWN)})
     return table.mutate(**{column: expression(table) for column, expression in own.items()}) if own else table
 
 

@@ -18,7 +18,7 @@ from lstm_trace.analyse.values import fetched, quantile
 from lstm_trace.analyse.watch import watch
 from lstm_trace.errors import BadInput
 from lstm_trace.store import open_store
-from tests.store.otlp import write
+from tests.store.otlp import request, span, write
 
 pytest.importorskip("chdb.session")
 pytest.importorskip("clickhouse_connect")
@@ -32,6 +32,8 @@ pytestmark = pytest.mark.real
 @pytest.fixture(scope="module")
 def both(server, tmp_path_factory):
     requests = [json.loads(line) for line in lines(800)]
+    # A call that says nothing of its session or branch.
+    requests.append(request(span(1, {"lstm.component.name": "intent", "lstm.release": "v1", "lstm.sequence.length": 3})))
     path = write(tmp_path_factory.mktemp("here") / "spans.jsonl", *requests)
     with open_store(path) as here, open_store(insert(server, "analysed", requests)) as there:
         yield here, there
@@ -45,7 +47,7 @@ def rounded(value):
     return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-@pytest.mark.parametrize("by", [("cohort", "release"), ("branch", "position"), ("service.name",)])
+@pytest.mark.parametrize("by", [("cohort", "release"), ("branch", "position"), ("position",), ("service.name",)])
 def test_cohorts(both, by):
     here, there = (cohorts(store, by).as_dict() for store in both)
     assert there == rounded(here)
