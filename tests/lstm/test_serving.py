@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Iterator
+from contextvars import copy_context
 from typing import Any
 
 import numpy as np
@@ -276,6 +278,65 @@ def test_only_its_own_component_and_only_inside(seen: Traced) -> None:
     assert seen.tree() == "lstm one\n  lstm other\nlstm one"
 
 
+def test_two_components_that_stream_at_once_have_a_span_each(seen: Traced) -> None:
+    voice, turns = trace_lstm(Turns(), name="voice", output="probs"), trace_lstm(Turns(), name="turns", output="probs")
+    with traced_session(voice, "s"), traced_session(turns, "s"):
+        for _ in range(3):
+            voice(torch.zeros(1, 512))
+        turns(torch.zeros(1, 512))
+    assert seen.tree() == "lstm voice\n  lstm turns"
+    assert {span.name: span.attributes["lstm.stream.calls"] for span in seen.spans} == {"lstm voice": 3, "lstm turns": 1}
+
+
+def test_a_session_is_counted_anew_each_time_it_is_entered(seen: Traced) -> None:
+    model = trace_lstm(Turns(), name="it", output="probs")
+    session = traced_session(model, "s")
+    for calls in (2, 1):
+        with session, session:
+            for _ in range(calls):
+                model(torch.zeros(1, 512))
+    assert [span.attributes["lstm.stream.calls"] for span in seen.spans] == [2, 1]
+
+
+def test_a_task_that_outlives_its_session_or_its_batch_has_spans_of_its_own(seen: Traced) -> None:
+    model = trace_lstm(Turns(), name="it", output="probs")
+
+    async def later(left: asyncio.Event) -> None:
+        await left.wait()
+        model(torch.zeros(1, 512))
+
+    async def serve() -> None:
+        left = asyncio.Event()
+        with traced_session(model, "s"):
+            in_session = asyncio.create_task(later(left))
+        with batch_scope([Context()]):
+            in_batch = asyncio.create_task(later(left))
+        left.set()
+        await asyncio.gather(in_session, in_batch)
+
+    asyncio.run(serve())
+    calls = [span.attributes.get("lstm.stream.calls") for span in seen.spans]
+    assert calls == [0, None, None]
+    assert [span.name for span in seen.spans] == ["lstm it"] * 3
+
+
+@pytest.mark.parametrize("block", ["session", "batch"])
+def test_a_block_may_be_left_in_another_context(seen: Traced, caplog: pytest.LogCaptureFixture, block: str) -> None:
+    """As frameworks do with a dependency that yields: it is entered and left in a copied context each."""
+    model = trace_lstm(Turns(), name="it", output="probs")
+
+    def held() -> Iterator[None]:
+        with traced_session(model, "s") if block == "session" else batch_scope([Context()]):
+            model(torch.zeros(1, 512))
+            yield
+
+    dependency = held()
+    copy_context().run(next, dependency)
+    copy_context().run(next, dependency, None)
+    assert len(seen.spans) == (1 if block == "session" else 2)
+    assert not caplog.records
+
+
 def test_an_error_ends_the_session(seen: Traced) -> None:
     model = trace_lstm(Turns(), name="vad", output="probs")
 
@@ -310,6 +371,8 @@ def test_resets_are_counted(seen: Traced) -> None:
         ({"every": 0}, ValueError),
         ({"decision": 3}, TypeError),
         ({"step_duration": 0}, ValueError),
+        ({"step_duration": math.nan}, ValueError),
+        ({"step_duration": "0.032"}, TypeError),
     ],
 )
 def test_wrong_arguments_of_a_session(given: dict[str, Any], error: type[Exception]) -> None:

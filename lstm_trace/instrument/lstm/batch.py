@@ -6,6 +6,7 @@ A batch is never a child of its first request. Requests that are not sampled are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -51,13 +52,19 @@ class batch_scope:
             raise ValueError(f"enqueued_at has {len(self.enqueued_at)} times for {len(self.contexts)} contexts: accepted is one a row")
         self._token: Token[batch_scope | None] | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """The block is not left: a task that was begun inside may outlive it."""
+        return self._token is not None
+
     def __enter__(self) -> batch_scope:
         self._token = current.set(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._token is not None:
-            current.reset(self._token)
+            with suppress(ValueError):  # left in another context than it was entered in
+                current.reset(self._token)
             self._token = None
 
 

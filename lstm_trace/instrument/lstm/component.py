@@ -133,7 +133,7 @@ class Traced:
         try:
             recorder = recording._default or recording.default_recorder()
             scope = batch.current.get()
-            if scope is not None:
+            if scope is not None and scope.is_open:
                 return batch.begin(scope, self, self.known(module, function), recorder, args, kwargs)
             current = ambient.get()
             if not current and _REPLICA in getattr(module, "__dict__", _EMPTY):
@@ -146,8 +146,9 @@ class Traced:
             known = self._known.get(id(module))
             if known is None or known.alive() is not module:
                 known = self._learn(module, function)
-            streamed = stream.current.get()
-            if streamed is not None and streamed.covers(self, module):
+            session = stream.current.get()
+            streamed = session.covering(self, module) if session is not None else None
+            if streamed is not None:
                 return streamed.begin(known)
             if self.options.session is not None or _langchain is not None or _BAGGAGE_KEY in current:
                 current = self._in_session(known, current, args, kwargs)

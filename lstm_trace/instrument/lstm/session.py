@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from contextvars import ContextVar, Token
+from numbers import Real
 from time import perf_counter_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-
-from opentelemetry import context
 
 from lstm_trace import attributes as to
 from lstm_trace import conventions as c
@@ -17,7 +17,7 @@ from lstm_trace.facts import Prediction, Single
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import device, outputs, watch
 from lstm_trace.instrument.lstm.handing import Said
-from lstm_trace.recorder import Event, OpenSpan, default_recorder
+from lstm_trace.recorder import Event, OpenSpan, ambient, default_recorder
 from lstm_trace.recorder.calls import as_prediction
 from lstm_trace.upstream import with_facts
 
@@ -69,7 +69,9 @@ class traced_session:
             raise ValueError(f"every={every!r}: accepted is a whole number from 1")
         if decision is not None and not callable(decision):
             raise TypeError(f"decision={decision!r}: accepted is a callable (previous, current) -> bool")
-        if step_duration is not None and not step_duration > 0:
+        if step_duration is not None and (isinstance(step_duration, bool) or not isinstance(step_duration, Real)):
+            raise TypeError(f"step_duration={step_duration!r}: accepted are seconds above 0")
+        if step_duration is not None and not 0 < step_duration < math.inf:
             raise ValueError(f"step_duration={step_duration!r}: accepted are seconds above 0")
         self.traced: Traced = traced
         # What is neither a module nor called as one (a class, a function, a proxy) stands for every call of its decoration.
@@ -78,6 +80,14 @@ class traced_session:
         self.every = every
         self.decision: Decision = decision or label_flips
         self.step_duration = step_duration
+        self._known: Known | None = None
+        self._opened: OpenSpan | None = None
+        self._tokens: tuple[Token[Any], Token[Any]] | None = None
+        self._around: traced_session | None = None
+        self._entered = 0
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self.calls = 0
         self.resets = 0
         self.decisions = 0
@@ -88,28 +98,32 @@ class traced_session:
         self._nonfinite = False
         self._compute_ns = 0
         self._until_ns = 0
-        self._known: Known | None = None
-        self._opened: OpenSpan | None = None
-        self._tokens: tuple[Token[Any], Token[Any]] | None = None
 
     def __enter__(self) -> traced_session:
+        self._entered += 1
+        if self._entered > 1:
+            return self  # it is open already
         with shield:
             recorder = default_recorder()
-            below = with_facts(context.get_current(), {c.SESSION_ID: self.session_id})
+            below = with_facts(ambient.get(), {c.SESSION_ID: self.session_id})
             opened = recorder.open("lstm " + self.traced.name, current=below) if self.traced.is_on() else None
             if opened is not None:
+                self._begin_anew()
                 self._recorder = recorder
+                self._around = current.get()
                 self._opened = opened
-                self._tokens = (context.attach(opened.context), current.set(self))
+                self._tokens = (ambient.enter(opened.context), current.set(self))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._tokens is not None:
+        self._entered -= 1
+        if self._tokens is not None and not self._entered:
             with shield:
                 token, mine = self._tokens
                 self._tokens = None
-                current.reset(mine)
-                context.detach(token)
+                with contextlib.suppress(ValueError):  # left in another context than it was entered in, as frameworks do with generators
+                    current.reset(mine)
+                    ambient.leave(token)
                 if not device.after(lambda: self._finish(error)):
                     self._finish(error)
 
@@ -120,9 +134,14 @@ class traced_session:
             with shield:
                 self._recorder.meters.count_reset(self.traced.name)
 
-    def covers(self, traced: Traced, module: Any) -> bool:
-        """Tell whether a call of this component belongs to the session."""
-        return traced is self.traced and (self.module is None or module is self.module)
+    def covering(self, traced: Traced, module: Any) -> traced_session | None:
+        """Return the session that a call of this component belongs to: this one, or one around it that is still open."""
+        session: traced_session | None = self
+        while session is not None:
+            if traced is session.traced and (session.module is None or module is session.module) and session._tokens is not None:
+                return session
+            session = session._around
+        return None
 
     def begin(self, known: Known) -> SessionCall:
         """Begin one call."""
@@ -269,8 +288,9 @@ class SessionCall:
 def note_reset(traced: Traced, module: Any) -> None:
     """Count a reset that the component's own ``reset_states()`` made."""
     streamed = current.get()
-    if streamed is not None and streamed.covers(traced, module):
-        streamed.reset()
+    covering = streamed.covering(traced, module) if streamed is not None else None
+    if covering is not None:
+        covering.reset()
     elif traced.is_on() and not traced.known(module).book.kept:
         # Where states are seen to be carried, the next call shows the reset.
         default_recorder().meters.count_reset(traced.name)
