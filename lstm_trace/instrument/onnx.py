@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lstm_trace.guard import shield
@@ -67,14 +67,27 @@ def _traced_class(cls: Any, traced: Traced, outputs: list[str], output_name: str
         if whole:
             return list(found)
         if output_name is not None:
-            return found[names.index(output_name)] if output_name in names else None
+            return found[names.index(output_name)] if len(found) == len(names) and output_name in names else None
         return next((each for each in found if getattr(getattr(each, "dtype", None), "kind", "") == "f"), None)
+
+    def begin(session: Any, given: Callable[[], dict[str, Any]]) -> Any:
+        if switch.on:
+            with shield:
+                feed = given()
+                return traced.begin(session, tuple(feed.values()), feed)
+        return None
+
+    def done(call: Any, found: Callable[[], Sequence[Any]], asked: Sequence[str] | None) -> None:
+        said = None
+        with shield:
+            said = read(found(), asked)
+        call.done(said)
 
     class Session(cls):  # type: ignore[misc]
         __lstm_trace__ = traced
 
         def run(self, output_names: Any, input_feed: Any, run_options: Any = None) -> Any:
-            call = traced.begin(self, tuple(input_feed.values()), dict(input_feed)) if switch.on else None
+            call = begin(self, lambda: _feed(input_feed))
             if call is None:
                 return super().run(output_names, input_feed, run_options)
             try:
@@ -82,7 +95,7 @@ def _traced_class(cls: Any, traced: Traced, outputs: list[str], output_name: str
             except BaseException as error:
                 call.failed(error)
                 raise
-            call.done(read(found, output_names))
+            done(call, lambda: found, output_names)
             return found
 
         def run_with_iobinding(self, iobinding: Any, run_options: Any = None) -> None:
@@ -94,15 +107,11 @@ def _traced_class(cls: Any, traced: Traced, outputs: list[str], output_name: str
             except BaseException as error:
                 call.failed(error)
                 raise
-            call.done(read([_on_cpu(each) for each in iobinding.get_outputs()], None))
+            done(call, lambda: [_on_cpu(each) for each in iobinding.get_outputs()], _bound(iobinding))
             return None
 
         def run_with_ort_values(self, output_names: Any, input_dict_ort_values: Any, run_options: Any = None) -> Any:
-            call = None
-            if switch.on:
-                with shield:
-                    given = {name: _on_cpu(each) for name, each in input_dict_ort_values.items()}
-                    call = traced.begin(self, tuple(given.values()), given)
+            call = begin(self, lambda: {name: _on_cpu(each) for name, each in _feed(input_dict_ort_values).items()})
             if call is None:
                 return super().run_with_ort_values(output_names, input_dict_ort_values, run_options)
             try:
@@ -110,21 +119,23 @@ def _traced_class(cls: Any, traced: Traced, outputs: list[str], output_name: str
             except BaseException as error:
                 call.failed(error)
                 raise
-            call.done(read([_on_cpu(each) for each in found], output_names))
+            done(call, lambda: [_on_cpu(each) for each in found], output_names)
             return found
 
         def run_async(self, output_names: Any, input_feed: Any, callback: Any, user_data: Any, run_options: Any = None) -> Any:
-            call = traced.begin(self, tuple(input_feed.values()), dict(input_feed)) if switch.on else None
+            call = begin(self, lambda: _feed(input_feed))
             if call is None:
                 return super().run_async(output_names, input_feed, callback, user_data, run_options)
             call.leave()  # the answer comes on another thread, at another time: nothing of this call stays current here
 
             def answered(found: Any, data: Any, error: str) -> None:
-                if error:
-                    call.failed(RuntimeError(error))
-                else:
-                    call.done(read(found, output_names))
-                callback(found, data, error)
+                try:
+                    if error:
+                        call.failed(RuntimeError(error))
+                    else:
+                        done(call, lambda: found, output_names)
+                finally:
+                    callback(found, data, error)
 
             try:
                 return super().run_async(output_names, input_feed, answered, user_data, run_options)
@@ -139,6 +150,15 @@ def _traced_class(cls: Any, traced: Traced, outputs: list[str], output_name: str
         cls.__doc__,
     )
     return Session
+
+
+def _feed(given: Any) -> dict[str, Any]:
+    return dict(given) if isinstance(given, Mapping) else {}  # what is no feed is the runtime's to refuse
+
+
+def _bound(iobinding: Any) -> list[str] | None:
+    """Return the names of what is bound as outputs, in the order in which they come back, where this ONNX Runtime tells; else None."""
+    return list(getattr(iobinding, "_bound_outputs", ())) or None
 
 
 def _on_cpu(value: Any) -> Any:

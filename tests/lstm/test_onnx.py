@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lstm_trace import wrap_onnx
+from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import switch
 from tests.tracing import Traced
 
@@ -91,6 +92,50 @@ def test_run_with_iobinding(seen: Traced) -> None:
     binding.bind_output("logits")
     session.run_with_iobinding(binding)
     check(seen, lengths=False)
+
+
+@pytest.mark.parametrize("bound", [["logits"], ["logits", "kept"], ["kept", "logits"]])
+def test_a_named_output_is_found_among_what_is_bound(seen: Traced, bound: list[str]) -> None:
+    session = wrap_onnx(make_session(), name="intent", labels=["a", "b", "c"], output_name="logits")
+    binding = session.io_binding()
+    for name, value in FEED.items():
+        binding.bind_cpu_input(name, value)
+    for name in bound:
+        binding.bind_output(name)
+    session.run_with_iobinding(binding)
+    check(seen, lengths=False)
+
+
+def test_a_named_output_that_is_not_bound_has_no_prediction(seen: Traced) -> None:
+    session = wrap_onnx(make_session(), name="intent", output_name="logits")
+    binding = session.io_binding()
+    for name, value in FEED.items():
+        binding.bind_cpu_input(name, value)
+    binding.bind_output("kept")
+    session.run_with_iobinding(binding)
+    assert binding.copy_outputs_to_cpu()[0].tolist() == [5, 3]
+    assert not any(name.startswith("lstm.prediction") for name in seen.spans[0].attributes)
+
+
+def test_what_is_no_feed_is_the_runtimes_own_error(seen: Traced) -> None:
+    messages: list[str] = []
+    for session in (make_session(), wrap_onnx(make_session(), name="intent")):
+        with pytest.raises(AttributeError) as error:
+            session.run(None, None)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
+
+
+def test_the_callback_is_called_whatever_a_reader_does(seen: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shield, "strict", False)
+
+    def failing(outputs: Any) -> Any:
+        raise KeyError
+
+    session = wrap_onnx(make_session(), name="intent", prediction=failing)
+    answered = threading.Event()
+    session.run_async(None, FEED, lambda found, data, error: answered.set(), None)
+    assert answered.wait(20)
 
 
 def test_run_with_ort_values(seen: Traced) -> None:

@@ -193,7 +193,16 @@ def test_a_wrong_count_is_said_once(seen: Traced, caplog: pytest.LogCaptureFixtu
     assert "batch_scope names 1 requests for a batch of 3" in caplog.text
 
 
-@pytest.mark.parametrize(("contexts", "enqueued", "error"), [([{}], None, TypeError), ([Context()], [1, 2], ValueError)])
+@pytest.mark.parametrize(
+    ("contexts", "enqueued", "error"),
+    [
+        ([{}], None, TypeError),
+        (None, None, TypeError),
+        ([Context()], [1, 2], ValueError),
+        ([Context()], [1.5], TypeError),
+        ([Context()], ["now"], TypeError),
+    ],
+)
 def test_wrong_arguments(contexts: Any, enqueued: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="accepted is one"):
         batch_scope(contexts, enqueued_at=enqueued)

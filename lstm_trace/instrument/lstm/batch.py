@@ -5,9 +5,10 @@ A batch is never a child of its first request. Requests that are not sampled are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, Token
+from numbers import Integral
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +44,8 @@ class batch_scope:
     """
 
     def __init__(self, contexts: Sequence[Context], *, enqueued_at: Sequence[int] | None = None) -> None:
+        if not isinstance(contexts, Iterable):
+            raise TypeError(f"contexts={contexts!r:.80}: accepted is one opentelemetry Context a row")
         self.contexts = list(contexts)
         for each in self.contexts:
             if not isinstance(each, Context):
@@ -50,6 +53,9 @@ class batch_scope:
         self.enqueued_at = list(enqueued_at) if enqueued_at is not None else None
         if self.enqueued_at is not None and len(self.enqueued_at) != len(self.contexts):
             raise ValueError(f"enqueued_at has {len(self.enqueued_at)} times for {len(self.contexts)} contexts: accepted is one a row")
+        for when in self.enqueued_at or ():
+            if not isinstance(when, Integral):
+                raise TypeError(f"enqueued_at={when!r:.80}: accepted is one time.time_ns() a row")
         self._token: Token[batch_scope | None] | None = None
 
     @property
