@@ -15,6 +15,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lstm_trace.store.lenient import load
+
 # pyarrow and numpy carry no element types that a checker could follow; the names say what is held.
 Array = Any
 Indices = Any
@@ -194,8 +196,15 @@ def _double_text(doubles: Array) -> Array:
 def _nested_text(written: Array, name: str) -> Array:
     """OTLP arrays or maps, given as their JSON text, as plain JSON. Most are equal (finish reasons), so each distinct one is read once."""
     encoded = written.cast(pa.string()).dictionary_encode()
-    plain = [orjson.dumps(plain_value({name: orjson.loads(text)})).decode() for text in encoded.dictionary.to_pylist()]
+    plain = [_plain_text(text, name) for text in encoded.dictionary.to_pylist()]
     return pa.array(plain, pa.string()).take(encoded.indices)
+
+
+def _plain_text(text: str, name: str) -> str:
+    try:
+        return orjson.dumps(plain_value({name: load(text)})).decode()
+    except (ValueError, TypeError, RecursionError):  # nested deeper than can be read
+        return text
 
 
 _KINDS_OF_VALUE: Final[dict[str, Callable[[Array], Array]]] = {

@@ -68,12 +68,13 @@ def mended_lines(lines: Iterable[str], tally: Tally) -> Iterator[str]:
         if not line.strip():
             continue
         try:
-            yield from (orjson.dumps(request).decode() for request in _requests(_load(line), tally))
+            yield from (orjson.dumps(request).decode() for request in _requests(load(line), tally))
         except (ValueError, TypeError, RecursionError):
             tally.malformed += 1
 
 
-def _load(line: str) -> Any:
+def load(line: str) -> Any:
+    """Any JSON, also what is none by the book. Raises ValueError where it is not even that, RecursionError where it is nested too deep."""
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:

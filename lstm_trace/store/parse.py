@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import threading
+from array import array
+from itertools import pairwise
 from typing import Any, Final
 
 import duckdb
@@ -43,7 +45,9 @@ _SPAN: Final = {
 _JUDGED_SPAN: Final = _SPAN | {"links": [{"traceId": _TEXT, "spanId": _TEXT}]}
 """What makes up the flat columns, and evaluations that stand as events."""
 _FLAT_SPAN: Final = {name: held for name, held in _JUDGED_SPAN.items() if name != "events"}
-_NEWLINE: Final = 10
+_PIECE: Final = 1 << 18
+"""Bytes of lines that DuckDB transforms at a time. What it makes of them on the way stays in the processor's cache and is used again
+for the next ones: that takes a quarter less time than a whole block at once."""
 _OLDER_FORM: Final = b'"instrumentationLibrarySpans"'
 
 _own = threading.local()
@@ -85,8 +89,10 @@ def _text_lines(block: bytes) -> Any:
     size = len(block)
     while size and block[size - 1] in b" \t\r\n\v\f":
         size -= 1
-    ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8, count=size) == _NEWLINE) + 1
-    bounds = np.concatenate(([0], ends, [size])).astype(np.int32)
+    bounds = array("i", [0])
+    while (end := block.find(b"\n", bounds[-1], size) + 1) > 0:
+        bounds.append(end)
+    bounds.append(size)
     lines = pa.StringArray.from_buffers(len(bounds) - 1, pa.py_buffer(bounds), pa.py_buffer(block))
     try:
         lines.validate(full=True)
@@ -99,15 +105,23 @@ def _transformed(lines: Any, span: dict[str, Any]) -> Any:
     form = [{"resource": {"attributes": _ATTRIBUTES}, "scopeSpans": [{"scope": {"name": _TEXT}, "spans": [span]}]}]
     read = f"json_transform(line, '{json.dumps({'resourceSpans': form})}').resourceSpans"
     connection = _connection()
-    connection.register("lines", pa.table({"line": lines}))
+    connection.register("lines", pa.table({"line": _in_pieces(lines)}))
     try:
         try:
             table = connection.sql(f"select {read} as groups from lines").to_arrow_table()
         except (duckdb.InvalidInputException, UnicodeDecodeError):  # a line that is no JSON; DuckDB's message may cut a letter of it in two
             table = connection.sql(f"select case when json_valid(line) then {read} end as groups from lines").to_arrow_table()
-        return table.column("groups").combine_chunks()
+        groups = table.column("groups")
+        return groups.chunk(0) if groups.num_chunks == 1 else groups.combine_chunks()  # which copies even a single one
     finally:
         connection.unregister("lines")
+
+
+def _in_pieces(lines: Any) -> Any:
+    """The same lines as a chunked array, in chunks of ``_PIECE`` bytes or of a single line."""
+    starts = np.frombuffer(lines.buffers()[1], dtype=np.int32)[lines.offset : lines.offset + len(lines)]
+    cuts = np.flatnonzero(np.diff(starts // _PIECE)) + 1
+    return pa.chunked_array([lines[start:end] for start, end in pairwise((0, *cuts.tolist(), len(lines)))])
 
 
 def _connection() -> duckdb.DuckDBPyConnection:

@@ -158,6 +158,23 @@ def test_values_of_any_type_are_kept_as_text_and_promoted_where_they_read_as_the
     assert (found_length, found_confidence) == (length, confidence)
 
 
+def test_arrays_that_are_no_json_by_the_book_are_kept(tmp_path: Path) -> None:
+    deep = "[" * 3000 + "]" * 3000
+    line = json.dumps(request(span(1, {"numbers": [0.5, float("nan"), float("inf")]}), span(2, {"deep": {"arrayValue": "DEEP"}})))
+    spans, tally = spans_in(write(tmp_path / "spans.jsonl", line.replace('"DEEP"', deep)))
+    assert [dict(row["attributes"]) for row in spans] == [{"numbers": "[0.5,null,null]"}, {"deep": deep}]
+    assert tally.malformed == 0
+
+
+def test_lines_of_any_length_are_read_in_their_order(tmp_path: Path) -> None:
+    sizes = [1, 400_000, 1, 1, 300_000, *[2_000] * 500, 700_000]
+    lines = [request(span(number, {"text": "x" * size})) for number, size in enumerate(sizes, start=1)]
+    spans, tally = spans_in(write(tmp_path / "spans.jsonl", *lines[:3], "", *lines[3:]))
+    assert [len(dict(row["attributes"])["text"]) for row in spans] == sizes
+    assert [row["span_id"] for row in spans] == [f"{number:016x}" for number in range(1, len(sizes) + 1)]
+    assert tally.malformed == 0
+
+
 def test_of_an_attribute_given_twice_the_first_counts(tmp_path: Path) -> None:
     made = span(1, attributes=attributes({"a": "1", "b": "2"}) + attributes({"a": "3"}))
     assert one(tmp_path, made, "attributes") == [("a", "1"), ("b", "2")]
