@@ -82,6 +82,8 @@ class Summary:
     confidence_min: float | None
     confidence_mean: float | None
     nonfinite: bool = False
+    outside: bool = False
+    """Some rows hold no probabilities although that was declared: they are in none of the numbers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,55 @@ def test_the_summary_of_a_large_batch(seen: Traced, kind: str, temperature: floa
         assert confidences[event.attributes["lstm.batch.index"]] == pytest.approx(confidences[row], abs=1e-6)
 
 
+ODD = {
+    "NaN": [math.nan, 0.5, 0.5],
+    "infinity": [math.inf, 0.5, 0.5],
+    "minus infinity": [-math.inf, 0.5, 0.5],
+    "nothing but minus infinity": [-math.inf] * 3,
+    "nothing but zeros": [0.0] * 3,
+    "below 0": [-0.5, 0.5, 1.0],
+    "above 1": [1.5, 0.0, 0.0],
+    "beyond any exponential": [1e300, -1e300, 0.0],
+    "next to nothing": [1e-320, 0.0, 0.0],
+    "rounded": [-1e-9, 0.4, 0.6],
+    "certain": [1.0, 0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("kind", ["logits", "probs", "log_probs", "multilabel"])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("row", ODD.values(), ids=ODD)
+def test_odd_numbers_are_read_alike_in_a_batch_of_any_size(seen: Traced, kind: str, temperature: float, row: list[float]) -> None:
+    read: set[tuple[Any, ...]] = set()
+    for shape in ((3,), (1, 3), (30, 3), (12_000, 3)):
+        output = torch.tensor(row, dtype=torch.float64).expand(shape).contiguous()
+        trace_lstm(lambda x, output=output: output, name="it", output=kind, temperature=temperature)(torch.zeros(*shape[:-1], 5, 2))
+        found = seen.spans[-1].attributes
+        confidence = found.get("lstm.prediction.confidence", found.get("lstm.prediction.confidence_mean"))
+        read.add((found.get("lstm.prediction.nonfinite"), confidence if confidence is None else round(confidence, 9)))
+        if kind in prediction.ROWS and len(shape) > 1 and shape[0] > 1:
+            reduced = prediction.reduce(output, kind, temperature)
+            on_device = large.many_of(reduced, None, 8).summary
+            mean = on_device.confidence_mean
+            read.add((on_device.nonfinite or None, mean if mean is None else round(mean, 9)))
+    assert len(read) == 1, read
+
+
+@pytest.mark.parametrize("kind", ["probs", "log_probs"])
+def test_a_few_rows_that_are_no_probabilities_are_left_out_of_a_large_batch(
+    seen: Traced, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    chances = torch.randn(12_000, 3, generator=torch.Generator().manual_seed(6)).softmax(1)
+    sound = chances[2:].double().amax(1)
+    values = chances.clone() if kind == "probs" else chances.log()
+    values[:2] = 3.0
+    trace_lstm(lambda x: values, name="it", output=kind)(torch.zeros(12_000, 5, 2))
+    attributes = seen.spans[-1].attributes
+    assert attributes["lstm.prediction.confidence_mean"] == pytest.approx(sound.mean().item(), abs=1e-6)
+    assert attributes["lstm.prediction.confidence_min"] == pytest.approx(sound.min().item(), abs=1e-6)
+    assert f"no output={kind!r}" in caplog.text
+
+
 @pytest.mark.parametrize("shift", [0.0, 500.0, -500.0])
 def test_the_size_of_the_logits_does_not_matter(shift: float) -> None:
     logits = torch.randn(700, 90, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 5

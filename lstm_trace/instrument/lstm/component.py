@@ -255,16 +255,14 @@ class Traced:
             self.warn("logits", "each row that it returned adds up to 1, as probabilities do, and is read as logits: see output='probs'")
 
     def plausible(self, kind: str, found: _Rows | large.Many) -> _Rows | large.Many:
-        """Return predictions without what cannot be the declared output, and say so once."""
+        """Return predictions as they are, and say once where some cannot be the declared output."""
         if kind not in ("probs", "log_probs"):
             return found
         many = found if isinstance(found, large.Many) else None
-        rows: Any = () if many is not None else found
-        largest = many.summary.confidence_mean if many is not None else None
-        if (largest or 0.0) <= prediction.MOST and not any(each.confidence is None and each.index is not None for each in rows):
-            return found
-        self.warn("outside", "it returned numbers that are no output=%r: they have no confidence", kind)
-        return rows  # type: ignore[no-any-return]
+        rows: Any = found
+        if many.summary.outside if many is not None else any(each.confidence is None and each.index is not None for each in rows):
+            self.warn("outside", "it returned numbers that are no output=%r: they have no confidence", kind)
+        return found
 
     def _row_reader(self, output: str) -> Callable[[list[float], Any, float], Single] | None:
         of_row = prediction.ROWS.get(output)

@@ -54,25 +54,25 @@ def read(tensor: Any, output: str, names: Names | None, temperature: float, at_m
     values = tensor.detach()
     if values.element_size() < 4 or temperature != 1.0:
         values = values.float() if temperature == 1.0 else values.double()
+    none = None
     if output == "logits":
         found = _of_logits(values, temperature)
-    elif temperature != 1.0:
-        found = _shifted(values.log() if output == "probs" else values, temperature)
     else:
-        low, top = values.amin(1), values.amax(1)  # torch.aminmax is ten times as slow
-        found = top if output == "probs" else top.exp()
-        found = found + (low - low if output == "probs" else torch.where(torch.isnan(low), low, 0.0))
+        found, none = _declared(values, output, temperature)
     total, count = found.sum().item(), len(found)
-    broken = not isfinite(total)
-    if broken:
+    broken, outside = not isfinite(total), none is not None and bool(none.any())
+    if broken or outside:
         sound = torch.isfinite(found)
+        broken = not bool(sound.all())
+        if none is not None:
+            sound &= ~none
         count = int(sound.sum())
         if not count:
-            return Many((), (), Summary(None, None, True))
+            return Many((), (), Summary(None, None, broken, outside))
         total, found = found[sound].sum().item(), torch.where(sound, found, 2.0)
     lowest, least = found.topk(min(max(1, at_most), _DETAILED, count), largest=False)
     rows: list[int] = least.tolist()
-    summary = Summary(lowest.tolist()[0], total / count, broken)
+    summary = Summary(lowest.tolist()[0], total / count, broken, outside)
     if not at_most:
         return Many((), (), summary)
     chosen = values.index_select(0, least)
@@ -83,13 +83,33 @@ def read(tensor: Any, output: str, names: Names | None, temperature: float, at_m
 def many_of(reduced: Any, names: Names | None, at_most: int) -> Many:
     """Return what ``prediction.reduce`` made of a large batch as ``read`` would say it, once it is on the CPU."""
     confidence, is_broken = reduced[:, 1], reduced[:, 4] != 0
-    sound = confidence[~is_broken]
+    none = (confidence > prediction.MOST) & ~is_broken
+    outside = bool(none.any())
+    sound = confidence[~(is_broken | none)]
     if not len(sound):
-        return Many((), (), Summary(None, None, nonfinite=True))
-    filled = confidence.masked_fill(is_broken, 2.0)
+        return Many((), (), Summary(None, None, bool(is_broken.any()), outside))
+    filled = confidence.masked_fill(is_broken | none, 2.0)
     least = filled.topk(min(_DETAILED, at_most, len(sound)), largest=False).indices
-    summary = Summary(sound.min().item(), sound.mean().item(), bool(is_broken.any()))
+    summary = Summary(sound.min().item(), sound.mean().item(), bool(is_broken.any()), outside)
     return Many(prediction.rows_of(reduced[least], names), least.tolist(), summary)
+
+
+def _declared(values: Any, output: str, temperature: float) -> tuple[Any, Any]:
+    """Return the largest of each row of probabilities, or their logarithms, and which rows hold none; a broken row has a number that is
+    not finite, and one of nothing but zeros the confidence 0.
+    """
+    import torch
+
+    low, top = values.amin(1), values.amax(1)  # torch.aminmax is ten times as slow
+    if output == "probs":
+        found, none, least = top + (low - low), ((low < prediction.LEAST) | (top > prediction.MOST)) & (low > -math.inf), 0.0
+    else:
+        found, none, least = top.exp() + torch.where(torch.isnan(low), low, 0.0), top > math.log(prediction.MOST), -math.inf
+    none &= top < math.inf
+    if temperature != 1.0:
+        cooled = _shifted(values.clamp(min=0.0).log() + (low - low)[:, None] if output == "probs" else values, temperature)
+        found = torch.where(top <= least, found, cooled)
+    return torch.where(none, 2.0, found), none
 
 
 def _of_logits(values: Any, temperature: float) -> Any:

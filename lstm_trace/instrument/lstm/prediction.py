@@ -18,7 +18,7 @@ _BROKEN: Final = Single(nonfinite=True)
 UNSHIFTED: Final = 300.0
 """Below this logit exp() needs no shift: neither it nor the sum over any row of ours leaves the range of a double."""
 MOST: Final = 1.01
-_LEAST: Final = -0.01
+LEAST: Final = -0.01
 """What half precision may make of a probability of 1 or 0; numbers beyond are none."""
 _SMALL: Final = 75
 """Below this many numbers, plain Python over ``tolist()`` beats every tensor operation."""
@@ -67,7 +67,7 @@ def of_reader(said: Any) -> list[Prediction]:
             _ = float(each.margin or 0.0), float(each.entropy or 0.0), float(each.value or 0.0)
         except (TypeError, ValueError, OverflowError):
             raise ValueError("prediction= returned a Prediction with what is no number") from None
-        if whole < 0 or chance < _LEAST or chance > MOST:
+        if whole < 0 or chance < LEAST or chance > MOST:
             raise ValueError(f"prediction= returned index {whole}, confidence {chance:g}: accepted are 0 or more, and 0 to 1")
     return rows
 
@@ -119,9 +119,12 @@ def of_logits(row: list[float], names: Names | None = None, temperature: float =
 
 def of_log_probs(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Single:
     """Read the log-probabilities of one sequence; minus infinity is the probability 0."""
-    if len(row) < 2:
-        return of_probs([math.exp(each) if each < 1.0 else math.nan for each in row], names, temperature)
-    return of_probs([math.exp(each) if each <= 700.0 else math.inf for each in row], names, temperature)
+    return of_probs([exp(each) if each <= 700.0 else _beyond(each) for each in row], names, temperature)
+
+
+def _beyond(value: float) -> float:
+    # finite, and no logarithm of a probability; NaN and infinity are what of_probs calls broken
+    return 1e300 if value < math.inf else math.inf
 
 
 def of_probs(row: list[float], names: Names | None = None, temperature: float = 1.0) -> Single:
@@ -136,7 +139,7 @@ def of_probs(row: list[float], names: Names | None = None, temperature: float = 
     if len(row) == 1:
         row = [1.0 - row[0], row[0]]
     top = max(row)
-    if top > MOST or min(row) < _LEAST:
+    if top > MOST or min(row) < LEAST:
         index = row.index(top)
         return Single(label_of(names, index), index)
     if temperature != 1.0:
@@ -261,7 +264,7 @@ def reduce(tensor: Any, output: str, temperature: float) -> Any:
         entropy = (torch.special.entr(chances) + torch.special.entr(1.0 - chances)).sum(1)
         order = rows.topk(2, 1).indices  # several chances may be 1, and only one logit the largest
         return _reduced(chances.gather(1, order), order, entropy, bad)
-    none = (rows < _LEAST).any(1) | (rows > MOST).any(1) if output == "probs" else (rows > math.log(MOST)).any(1)
+    none = (rows < LEAST).any(1) | (rows > MOST).any(1) if output == "probs" else (rows > math.log(MOST)).any(1)
     if output == "probs":
         rows = rows.clamp(min=0.0).log()
     if temperature != 1.0:
