@@ -33,13 +33,34 @@ _orders: Final = count(1)
 _OPEN_LIMIT: Final = 65_536
 _RECENT_LIMIT: Final = 8_192
 
-_UPSTREAM_BAGGAGE: Final = {
+
+def _chance(text: str) -> float:
+    number = float(text)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError
+    return number
+
+
+def _steps(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 1 << 63:  # no attribute has room for more
+        raise ValueError
+    return number
+
+
+def _span_id(text: str) -> str:
+    if not 0 < int(text, 16) < 1 << 64:
+        raise ValueError
+    return text
+
+
+_UPSTREAM_BAGGAGE: Final[dict[str, Callable[[str], Any]]] = {
     c.UPSTREAM_COMPONENT: str,
     c.UPSTREAM_LABEL: str,
-    c.UPSTREAM_CONFIDENCE: float,
-    c.UPSTREAM_SEQUENCE_LENGTH: int,
+    c.UPSTREAM_CONFIDENCE: _chance,
+    c.UPSTREAM_SEQUENCE_LENGTH: _steps,
     c.UPSTREAM_COHORT: str,
-    c.UPSTREAM_SPAN_ID: str,
+    c.UPSTREAM_SPAN_ID: _span_id,
 }
 
 
@@ -328,7 +349,7 @@ def current_step(context: Context | None = None) -> Step | None:
 
 
 def from_baggage(context: Context) -> Upstream | None:
-    """Read the upstream prediction that another process sent as W3C baggage."""
+    """Read the upstream prediction that another process sent as W3C baggage; what is no such fact is left out."""
     found: Attributes = {}
     for name, kind in _UPSTREAM_BAGGAGE.items():
         value = baggage.get_baggage(name, context)

@@ -96,3 +96,31 @@ def test_either_instrumentor_switches_it_on_and_the_last_one_off(traced: Traced,
                 each.uninstrument()
     assert (alone, one_left) == (True, True)
     assert propagate.get_global_textmap() is before
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("confidence", "nan"),
+        ("confidence", "inf"),
+        ("confidence", "1.5"),
+        ("confidence", "high"),
+        ("sequence_length", "1" + "0" * 30),
+        ("sequence_length", "-1"),
+        ("span_id", "zz"),
+        ("span_id", "0"),
+    ],
+)
+def test_what_a_header_claims_wrongly_is_left_out(traced: Traced, name: str, text: str) -> None:
+    set_default_recorder(Recorder(Settings(strict=True, baggage=True), tracer_provider=traced.provider))
+    sent = {"component": "intent", "label": "refund", "confidence": "0.5", "sequence_length": "3", "span_id": "b" * 16, name: text}
+    header = {"baggage": ",".join(f"lstm.upstream.{key}={value}" for key, value in sent.items())}
+    token = context.attach(propagate.extract(header))
+    try:
+        lstm_trace.record_prediction("next", label="x")
+    finally:
+        context.detach(token)
+    found = {key.removeprefix("lstm.upstream."): value for key, value in traced.spans[0].attributes.items() if "upstream" in key}
+    assert name not in found
+    assert found["component"] == "intent"
+    assert len(found) == 4
