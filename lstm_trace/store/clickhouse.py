@@ -6,6 +6,7 @@ Source: exporter/clickhouseexporter of opentelemetry-collector-contrib, its defa
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -78,9 +79,11 @@ def _connected(parts: Any, options: dict[str, str], shown: str) -> Any:
         import ibis
 
         connect = ibis.clickhouse.connect
-        from clickhouse_connect.driver.exceptions import Error
+        from clickhouse_connect.driver.exceptions import Error, OperationalError
     except (ImportError, AttributeError):
         raise BadInput(f"{shown}: reading ClickHouse needs `pip install 'lstm-trace[clickhouse]'`") from None
+    # Without a logging set-up of the application's, Python prints the client's errors: what is raised says the same.
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     try:
         return connect(
             host=parts.hostname or "localhost",
@@ -93,7 +96,8 @@ def _connected(parts: Any, options: dict[str, str], shown: str) -> Any:
     except ValueError:  # a port that is no number
         raise BadInput(f"{shown}: not an address; accepted is {_FORM}") from None
     except (Error, OSError) as error:
-        raise BadInput(f"{shown}: ClickHouse does not answer ({_first_line(error)})") from None
+        said = "does not answer" if isinstance(error, (OperationalError, OSError)) else "answers with an error"
+        raise BadInput(f"{shown}: ClickHouse {said} ({_first_line(error)})") from None
 
 
 def _table(connection: Any, name: str, shown: str) -> Any:

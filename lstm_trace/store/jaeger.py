@@ -9,6 +9,7 @@ is full is halved and asked again. An older Jaeger knows that parameter as ``que
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -26,6 +27,8 @@ from lstm_trace.store.spool import Spool, tables_of
 _FORM: Final = "jaeger+http://host:16686?service=NAME&since=24h&limit=1000, or ?trace=ID"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SHORTEST_RANGE: Final = timedelta(milliseconds=1)
+MOST_REQUESTS: Final = 10_000
+"""After these no range is halved: what answers all traces at any time would be asked for ever."""
 _TIMEOUT_S: Final = 60.0
 
 
@@ -54,7 +57,8 @@ def open_jaeger(address: str, shown: str, *, now: datetime | None = None) -> Sto
                 blocks = (block for service in services for block in asked.traces(service, end - since, end))
             spool.fill(tables_of(blocks, tally))
         if not spool.rows:
-            raise BadInput(f"{shown}: Jaeger has no trace of that service, id and time; accepted is {_FORM}")
+            unread = f" ({tally.malformed} malformed skipped)" if tally.malformed else ""
+            raise BadInput(f"{shown}: Jaeger has no trace of that service, id and time{unread}; accepted is {_FORM}")
         return open_files(
             shown,
             [spool.file],
@@ -93,6 +97,7 @@ class _Asked:
         self._limit = limit
         self._shown = shown
         self.truncated = 0
+        self._requests = 0
 
     def services(self) -> list[str]:
         held = self._json("/api/v3/services", {})
@@ -103,9 +108,9 @@ class _Asked:
 
     def trace(self, trace_id: str) -> Iterator[bytes]:
         """One trace, as at most one block of OTLP JSON."""
-        content = self._get(f"/api/v3/traces/{quote(trace_id, safe='')}", {})
-        if content is not None:
-            yield self._read(content)[0]
+        found = self._found(f"/api/v3/traces/{quote(trace_id, safe='')}", {})
+        if found is not None:
+            yield found[0]
 
     def traces(self, service: str, start: datetime, end: datetime) -> Iterator[bytes]:
         """The traces of ``service`` in a time range, as blocks of OTLP JSON."""
@@ -116,12 +121,12 @@ class _Asked:
             "query.search_depth": str(self._limit),
             "query.num_traces": str(self._limit),
         }
-        content = self._get("/api/v3/traces", query)
-        if content is None:
+        found = self._found("/api/v3/traces", query)
+        if found is None:
             return
-        answer, traces = self._read(content)
+        answer, traces = found
         if traces >= self._limit:
-            if end - start > _SHORTEST_RANGE:
+            if end - start > _SHORTEST_RANGE and self._requests < MOST_REQUESTS:
                 middle = start + (end - start) / 2
                 yield from self.traces(service, start, middle)
                 yield from self.traces(service, middle, end)
@@ -137,6 +142,7 @@ class _Asked:
 
     def _get(self, path: str, query: dict[str, str]) -> bytes | None:
         """The body; None where Jaeger answers that it found no traces."""
+        self._requests += 1
         response = self._client.get(path, params=query)
         content: bytes = response.content
         # Its own answer has a body of JSON; that of a server without such a path has not.
@@ -147,34 +153,66 @@ class _Asked:
             raise BadInput(f"{self._shown}: {path} answers {response.status_code} ({why}); accepted is Jaeger's query API v3")
         return content
 
-    def _read(self, content: bytes) -> tuple[bytes, int]:
-        """An answer as lines of OTLP JSON, and how many traces are in it. Raises BadInput where Jaeger broke off within it."""
+    def _found(self, path: str, query: dict[str, str]) -> tuple[bytes, int] | None:
+        """An answer as lines of OTLP JSON, and of how many traces; None where there are none. Raises BadInput where Jaeger broke off."""
+        content = self._get(path, query)
+        if content is None:
+            return None
         documents = _documents(content)
         broken = next((error for error in map(_error_in, documents) if error is not None), None)
         if broken is not None:
             raise BadInput(f"{self._shown}: Jaeger broke off while it answered ({_first_line(Exception(broken))})")
+        if documents and documents[-1] is _NO_JSON:
+            if len(documents) == 1:
+                raise BadInput(f"{self._shown}: {path} answers no JSON; accepted is Jaeger's query API v3")
+            raise BadInput(f"{self._shown}: Jaeger broke off while it answered (within a result)")
         ids = {trace_id for held in documents for trace_id in _trace_ids(held)}
-        # One document may be spread over several lines; several have a line each.
-        return content.replace(b"\n", b" ") if len(documents) == 1 else content, len(ids)
+        return b"\n".join(map(_line, documents)), len(ids)
+
+
+_NO_JSON: Final = object()
 
 
 def _documents(content: bytes) -> list[Any]:
-    """The JSON documents of an answer: one, or one a line. What is none is left to the reader, which counts it as malformed."""
-    try:
-        whole = orjson.loads(content)
-        return whole if isinstance(whole, list) else [whole]
-    except ValueError:
-        pass
-    found: list[Any] = []
-    for line in content.splitlines():
+    """The JSON documents of an answer, however they are set apart; ``_NO_JSON`` as the last one where something else follows."""
+    for texts in ([content], content.splitlines()):  # the quick ways first
         with contextlib.suppress(ValueError):
-            found.append(orjson.loads(line))
+            return [document for text in texts if text.strip() for document in _each(orjson.loads(text))]
+    text, found, decoder = content.decode("utf-8", "replace"), list[Any](), json.JSONDecoder()
+    at = _past_space(text, 0)
+    while at < len(text):
+        try:
+            document, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return [*found, _NO_JSON]
+        found += _each(document)
+        at = _past_space(text, end)
     return found
 
 
+def _each(document: Any) -> list[Any]:
+    return document if isinstance(document, list) else [document]
+
+
+def _past_space(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
+def _line(document: Any) -> bytes:
+    """A document on one line; half a surrogate pair, or a number beyond 64 bits, is left to the reader."""
+    try:
+        return orjson.dumps(document)
+    except TypeError:
+        return json.dumps(document).encode()
+
+
 def _error_in(document: Any) -> str | None:
-    """What gRPC-gateway says instead of a result, also in the middle of a stream that began well."""
+    """What the gateway says instead of a result, also in the middle of a stream that began well; gRPC-gateway outside of one, too."""
     error = document.get("error") if isinstance(document, dict) else None
+    if error is None and isinstance(document, dict) and isinstance(document.get("code"), int):
+        error = document
     return str(error.get("message", "")) if isinstance(error, dict) else None
 
 

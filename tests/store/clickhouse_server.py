@@ -6,6 +6,7 @@ It answers what ``clickhouse-connect`` sends: a query in the body or the address
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -23,9 +24,11 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
     def answer(self, body: bytes) -> None:
+        server: Any = self.server
+        if server.instead and server.instead(self):
+            return
         given = dict(parse_qsl(urlsplit(self.path).query))
         text = "\n".join(part for part in (given.get("query", ""), body.decode()) if part)
-        server: Any = self.server
         try:
             with server.lock:
                 content, status = server.session.query(text, given.get("default_format", "TabSeparated")).bytes(), 200
@@ -50,6 +53,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.session = session
         self.lock = threading.Lock()
+        self.instead: Callable[[Handler], bool] | None = None
+        """Answers a request in the engine's place, and says whether it did."""
 
     @property
     def address(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.store.otlp import TRACE, attributes, request, span, write
 session = pytest.importorskip("chdb.session")
 pytest.importorskip("clickhouse_connect")
 
-from tests.store.clickhouse_server import Server  # noqa: E402 - needs chDB
+from tests.store.clickhouse_server import Handler, Server  # noqa: E402 - needs chDB
 
 # exporter/clickhouseexporter/example/default_ddl/traces.sql, without codecs, indices and TTL
 TABLE = """
@@ -230,3 +231,40 @@ def test_what_is_no_store_is_refused_in_one_line(server: Server) -> None:
         assert says in message
         assert "\n" not in message
         assert "secret" not in message
+
+
+def refused(handler: Handler) -> bool:
+    """As ClickHouse answers a wrong password."""
+    said = (
+        b"Code: 516. DB::Exception: me: Authentication failed: password is incorrect, or there is no user with such name.\n\nIf you forgot"
+    )
+    handler.send_response(403)
+    handler.send_header("X-ClickHouse-Exception-Code", "516")
+    handler.send_header("Content-Length", str(len(said)))
+    handler.end_headers()
+    handler.wfile.write(said)
+    return True
+
+
+def gone(handler: Handler) -> bool:
+    handler.close_connection = True
+    handler.connection.shutdown(socket.SHUT_RDWR)
+    return True
+
+
+def test_a_wrong_password_and_a_server_that_goes_away_are_one_line(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
+    address = insert(server, "going", [request(span(1))])
+    try:
+        server.instead = refused
+        with pytest.raises(BadInput, match=r"clickhouse://me:\*\*\*@.* answers with an error .*Authentication failed"):
+            open_store(address.replace("//", "//me:secret@"))
+        server.instead = gone
+        with pytest.raises(BadInput, match="ClickHouse does not answer"):
+            open_store(address)
+        server.instead = None
+        with pytest.raises(Exception, match=r"table=going: .*Remote end closed"), open_store(address) as store:  # noqa: PT012 - both parts
+            server.instead = gone
+            store.spans.count().to_pyarrow()
+    finally:
+        server.instead = None
+    assert capfd.readouterr().err == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ class Jaeger(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.traces = traces
         self.asked: list[str] = []
+        self.headers: list[Any] = []
         self.canned: tuple[int, bytes] | None = None
 
     @property
@@ -38,6 +40,7 @@ class Jaeger(ThreadingHTTPServer):
         return f"jaeger+http://127.0.0.1:{self.server_port}"
 
     def answer(self, path: str, query: dict[str, str]) -> tuple[int, Any]:
+        path = path.removeprefix("/base")
         if path == "/api/v3/services":
             return 200, {"services": sorted({service for service, _, _ in self.traces.values()})}
         if path == "/api/v3/traces":
@@ -59,6 +62,7 @@ class Handler(BaseHTTPRequestHandler):
         server: Any = self.server
         parts = urlsplit(self.path)
         server.asked.append(self.path)
+        server.headers.append(self.headers)
         if server.canned:
             status, body = server.canned
         else:
@@ -219,3 +223,53 @@ def test_a_trace_that_is_not_there_is_not_found_in_either_wording(jaeger: Jaeger
     jaeger.canned = (404, b'{"error": {"httpCode": 404, "message": "trace not found"}}\n')
     with pytest.raises(BadInput, match="Jaeger has no trace of that service, id and time"):
         open_store(f"{jaeger.address}?trace={TRACE}")
+
+
+def test_results_count_however_they_are_set_apart(jaeger: Jaeger) -> None:
+    results = [{"result": whole} for _, _, whole in list(jaeger.traces.values())[:3]]
+    for body in (
+        "".join(map(json.dumps, results)),
+        "\n".join(json.dumps(one, indent=1) for one in results) + "\n",
+        "\r\n\r\n".join(map(json.dumps, results)),
+        json.dumps(results),
+        json.dumps(results, indent=1),
+    ):
+        jaeger.canned = (200, body.encode())
+        with open_store(f"{jaeger.address}?service=claims") as store:
+            assert sorted(set(rows(store, "length")) - {None}) == [0, 1, 2]
+            assert store.skipped == {"malformed": 0, "duplicate": 0}
+
+
+@pytest.mark.parametrize("address", ["?service=claims", f"?trace={TRACE}"])
+def test_an_answer_that_is_no_trace_is_not_taken_for_none_found(jaeger: Jaeger, address: str) -> None:
+    """A page to log in on, or an answer cut short, says nothing of what Jaeger holds."""
+    jaeger.canned = (200, b"<html>log in</html>")
+    with pytest.raises(BadInput, match=r"/api/v3/traces\S* answers no JSON; accepted is Jaeger's query API v3"):
+        open_store(jaeger.address + address)
+    whole = json.dumps({"result": jaeger.traces[f"{1:032x}"][2]})
+    jaeger.canned = (200, f"{whole}\n{whole[:-40]}".encode())
+    with pytest.raises(BadInput, match="Jaeger broke off while it answered"):
+        open_store(jaeger.address + address)
+
+
+def test_a_server_that_heeds_no_times_is_not_asked_for_ever(jaeger: Jaeger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lstm_trace.store.jaeger.MOST_REQUESTS", 20)
+    groups = [group for _, _, whole in list(jaeger.traces.values())[:3] for group in whole["resourceSpans"]]
+    jaeger.canned = (200, json.dumps({"result": {"resourceSpans": groups}}).encode())
+    with opened(jaeger, "?service=claims&limit=3") as store:
+        assert store.spans.count().to_pyarrow().as_py() == 6
+        assert store.skipped["truncated_ranges"] > 0
+    assert len(jaeger.asked) < 60
+
+
+def test_none_found_in_the_words_of_an_older_gateway(jaeger: Jaeger) -> None:
+    jaeger.canned = (404, b'{"code": 5, "message": "trace not found", "details": []}')
+    with pytest.raises(BadInput, match="Jaeger has no trace of that service, id and time"):
+        open_store(f"{jaeger.address}?trace={TRACE}")
+
+
+def test_a_name_and_password_in_the_address_are_sent_and_not_shown(jaeger: Jaeger) -> None:
+    with open_store(f"{jaeger.address.replace('//', '//me:se%40cret@')}/base?trace={1:032x}") as store:
+        assert store.address == f"{jaeger.address.replace('//', '//me:***@')}/base?trace={1:032x}"
+    assert jaeger.headers[-1]["Authorization"] == f"Basic {base64.b64encode(b'me:se@cret').decode()}"
+    assert jaeger.asked[-1] == f"/base/api/v3/traces/{1:032x}"
