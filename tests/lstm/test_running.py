@@ -19,6 +19,7 @@ import pytest
 import torch
 from opentelemetry import trace
 from torch import nn
+from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from lstm_trace import LSTMInstrumentor, trace_lstm
@@ -129,6 +130,23 @@ def test_a_callable_object_of_any_class_gets_a_proxy(seen: Traced) -> None:
     assert remote([1, 2]) == [1, 2]
     assert (remote.url, isinstance(remote, Remote)) == ("http://model", True)
     assert names(seen) == ["lstm remote"]
+
+
+@pytest.mark.parametrize("first", ["parametrized", "decorated"])
+def test_parametrizations_come_and_go(seen: Traced, first: str) -> None:
+    bare = nn.LSTM(4, 8)
+    if first == "decorated":
+        bare = trace_lstm(bare, name="it")
+    layer = parametrizations.weight_norm(bare, "weight_hh_l0")
+    if first == "parametrized":
+        layer = trace_lstm(layer, name="it")
+    copied = copy.deepcopy(layer)
+    layer(torch.zeros(3, 2, 4))
+    copied(torch.zeros(4, 2, 4))
+    nn.utils.parametrize.remove_parametrizations(layer, "weight_hh_l0")
+    layer(torch.zeros(5, 2, 4))
+    assert [span.attributes["lstm.sequence.length"] for span in seen.spans] == [3, 4, 5]
+    assert isinstance(layer.weight_hh_l0, nn.Parameter)
 
 
 class _Scorer:

@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable
 from copy import _reconstruct as rebuild  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Final
 
@@ -45,7 +46,8 @@ def decorate_instance(module: Any, options: Options) -> Any:
     """Trace one module: it stays the object that it is, of a class of its own."""
     check_names(options, taking(module))
     _check_labels(module, options)
-    cls = type(module)
+    parametrized = type(module) if _is_parametrized(module) else None
+    cls = type(module) if parametrized is None else parametrized.__bases__[0]
     if cls.__dict__.get("__lstm_trace_swapped__"):
         cls = cls.__mro__[1]  # decorated once more: the new decoration replaces the old
     default = type(getattr(module, "_orig_mod", module)).__name__
@@ -54,8 +56,19 @@ def decorate_instance(module: Any, options: Options) -> Any:
     _follow_resets(made, cls, traced, [name for name in _RESETS if hasattr(module, name)])
     for name in _RESETS.intersection(made.__dict__):
         module.__dict__.pop(name, None)
-    _give(module, made)
+    _give(module, made if parametrized is None else _on_top(parametrized, made))
     return module
+
+
+def _is_parametrized(module: Any) -> bool:
+    """Tell whether ``torch.nn.utils.parametrize`` gave this module a class of its own: it takes its properties from there again."""
+    return "parametrizations" in module.__dict__.get("_modules", ()) and type(module).__name__.startswith("Parametrized")
+
+
+def _on_top(parametrized: Any, made: type) -> type:
+    own = {name: value for name, value in parametrized.__dict__.items() if name not in ("__dict__", "__weakref__")}
+    placed: type = type.__new__(type(parametrized), parametrized.__name__, (made,), own)
+    return placed
 
 
 def _give(module: Any, cls: type) -> None:
@@ -164,6 +177,10 @@ def _follow_replicas(cls: Any) -> None:
 
 
 def _plain_copy(module: Any, cls: Any, memo: dict[int, Any] | None) -> Any:
+    if memo is not None and _is_parametrized(module):  # its __reduce_ex__ refuses: torch would have given it a __deepcopy__ such as this
+        replica = memo[id(module)] = module.__new__(type(module))
+        replica.__dict__ = deepcopy(module.__dict__, memo)
+        return replica
     return rebuild(module, memo, *cls.__reduce_ex__(module, 4))
 
 
