@@ -11,6 +11,7 @@ from lstm_trace.analyse import cases, prepared
 from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.dimensions import ALIASES, DIMENSIONS, UNKNOWN, dimension, rank
 from lstm_trace.analyse.intervals import wilson
+from lstm_trace.analyse.placing import last_steps
 from lstm_trace.analyse.steps import StepRow as StepRow
 from lstm_trace.analyse.steps import late_steps as late_steps
 from lstm_trace.analyse.values import fetched, plain, quantile
@@ -150,9 +151,8 @@ def _joined(table: Any, other: Any) -> Any:
 
 def _last_steps(store: Store) -> Any:
     """The last step that each trace reached."""
-    spans = cases.working(store, "trace_id", "step")
-    spans = spans.filter(spans.step.notnull())
-    return spans.group_by("trace_id").aggregate(value=spans.step.max().cast("string"))
+    told = last_steps(store)
+    return told.select("trace_id", value=told.step.cast("string"))
 
 
 def _branches(store: Store) -> Any:

@@ -13,7 +13,7 @@ from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.dimensions import cohort_rank
 from lstm_trace.analyse.discoveries import adjusted
 from lstm_trace.analyse.intervals import wilson
-from lstm_trace.analyse.labelled import MECHANISMS
+from lstm_trace.analyse.judging import MECHANISMS
 from lstm_trace.analyse.paired import flipped, inflation, ranked, summed
 from lstm_trace.analyse.shapley import Floats
 from lstm_trace.analyse.values import plain
@@ -27,7 +27,10 @@ FEW: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One component over the matched windows. Latency in seconds, tokens a window, cost in the unit of the prices per 1000 windows."""
+    """One component over the matched windows. Latency in seconds, tokens a window, cost in the unit of the prices per 1000 windows.
+
+    Tokens are None where it called models that recorded none, the interval where all judged windows are of one session.
+    """
 
     name: str
     judged: int
@@ -37,8 +40,8 @@ class Contender:
     ci_high: float | None
     latency_p50_s: float | None
     latency_p99_s: float | None
-    input_tokens_mean: float
-    output_tokens_mean: float
+    input_tokens_mean: float | None
+    output_tokens_mean: float | None
     cost_per_1000: float | None
 
 
@@ -119,16 +122,21 @@ def compared(
     one, two = (windows.failed[index][judged] == 1 for index in range(2))
     only = int((one & ~two).sum()), int((~one & two).sum())
     sessions = np.unique(windows.session).size
+    several = f"{sessions} session{'s' if sessions > 1 else ''}"
     if sessions < len(windows.cohort):
-        notes.append(f"{len(windows.cohort)} windows are of {sessions} sessions: the tests count a session once")
+        alone = ", and one has no interval" if sessions == 1 else ""
+        notes.append(f"{len(windows.cohort)} windows are of {several}: the tests count a session once{alone}")
     if not judged.any():
         notes.append(f"quality is not compared: no window has {gold} on both components' own spans")
     if sessions < FEW:
-        notes.append(f"few windows: {len(windows.cohort)}" + (f", of {sessions} sessions" if sessions < len(windows.cohort) else ""))
+        notes.append(f"few windows: {len(windows.cohort)}" + (f", of {several}" if sessions < len(windows.cohort) else ""))
     if windows.unmatched[0] or windows.unmatched[1]:
         notes.append(
             f"left out as unmatched: {windows.unmatched[0]} calls of {windows.primary}, {windows.unmatched[1]} of {windows.candidate}"
         )
+    for who, again in zip((windows.primary, windows.candidate), windows.repeated, strict=True):
+        if again:
+            notes.append(f"{again} calls of {who} are of a window that it had again later: the latest counts")
     ratio, latency_p = _latency(windows.duration_s, windows.session)
     labelled = [(a, b) for a, b in zip(*windows.labels, strict=True) if a is not None and b is not None]
     return Comparison(
@@ -161,20 +169,26 @@ def _contender(
     judged = np.isfinite(windows.failed[index])
     failed = windows.failed[index][judged]
     alike = inflation(failed, windows.session[judged])
-    interval = wilson(failed.sum() / alike, failed.size / alike)
+    of_one = failed.size > 1 and np.unique(windows.session[judged]).size == 1
+    interval = None if of_one else wilson(failed.sum() / alike, failed.size / alike)
     timed = windows.duration_s[index][np.isfinite(windows.duration_s[index])]
-    tokens = [float(np.nan_to_num(side[index]).mean()) for side in (windows.input_tokens, windows.output_tokens)]
+    tokens = [_mean(side[index]) for side in (windows.input_tokens, windows.output_tokens)]
+    unknown = int((np.isnan(windows.input_tokens[index]) & np.isnan(windows.output_tokens[index])).sum())
+    if unknown:
+        notes.append(
+            f"{unknown} windows of {name} called a model that recorded no tokens" + (": the others count" if tokens != [None, None] else "")
+        )
     models = windows.models[index]
+    called = bool(models or unknown or any(tokens))
     cost: float | None = None
-    if models and (prices or compute_price is not None):
-        unpriced = sorted(models - prices.keys())
-        if unpriced or len(models) > 1:
-            what = f"give --price {unpriced[0]}=IN,OUT" if unpriced else "its calls went to several models"
-            notes.append(f"no cost for {name}: {what}")
+    if called and (prices or compute_price is not None):
+        missing = _without_cost(models, tokens, prices)
+        if missing is not None:
+            notes.append(f"no cost for {name}: {missing}")
         else:
             given, made = prices[next(iter(models))]
-            cost = 1000 * (tokens[0] * given + tokens[1] * made) / 1e6
-    elif not models and compute_price is not None and timed.size:
+            cost = 1000 * ((tokens[0] or 0.0) * given + (tokens[1] or 0.0) * made) / 1e6
+    elif not called and compute_price is not None and timed.size:
         cost = 1000 * float(timed.mean()) / 3600 * compute_price
     return Contender(
         name,
@@ -189,6 +203,22 @@ def _contender(
         tokens[1],
         cost,
     )
+
+
+def _without_cost(models: frozenset[str], tokens: list[float | None], prices: Mapping[str, tuple[float, float]]) -> str | None:
+    """Why the calls of models cannot be priced; None where they can."""
+    if not models:
+        return "its model calls name no model"
+    if unpriced := sorted(models - prices.keys()):
+        return f"give --price {unpriced[0]}=IN,OUT"
+    if len(models) > 1:
+        return "its calls went to several models"
+    return "its model calls recorded no tokens" if tokens == [None, None] else None
+
+
+def _mean(values: Floats) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else None
 
 
 def _latency(durations: Floats, session: NDArray[np.int64]) -> tuple[float | None, float | None]:

@@ -9,7 +9,9 @@ from typing import Any, Final
 from lstm_trace.analyse.attribution import Attribution, attribute
 from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.classes import classes_moved
+from lstm_trace.analyse.contrasts import ALL
 from lstm_trace.analyse.labelled import Labelled, labelled
+from lstm_trace.analyse.slices import Slice, named
 from lstm_trace.analyse.values import plain
 from lstm_trace.analyse.worst import worst_first
 from lstm_trace.store import Store
@@ -33,7 +35,7 @@ class Contribution:
     """What one component added to the change, percentage points, with a bootstrap interval (95 %).
 
     ``p_value`` is the direct test that its own rate rose among like traces: the smallest of all cohorts together, the primary contrast, and
-    any one cohort, which is adjusted for how many there are (Benjamini–Hochberg).
+    any one cohort or slice, which is adjusted for how many there are (Benjamini–Hochberg).
     """
 
     name: str
@@ -46,12 +48,26 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A cohort in which a flagged component got worse: its own rate where all before it went right (of `mix`: the cohort's share)."""
+    """Where a flagged component got worse: its own rate where all before it went right (of `mix`: the cohort's share of traces).
+
+    ``cohort`` is a cohort of lengths, ``all``, or a slice by another dimension of ``cohorts``: ``label=refund``, ``time_gap>1 h``,
+    ``position>=2``, ``step>=4``.
+    """
 
     component: str
     cohort: str
     baseline: float
     candidate: float
+
+    @property
+    def slice(self) -> Slice | None:
+        """The slice that ``cohort`` names, if it is one."""
+        return named(self.cohort, self.component)
+
+    @property
+    def words(self) -> str:
+        """In words: ``in cohort 21+``, ``in all cohorts``, ``where label=refund``."""
+        return "in all cohorts" if self.cohort == ALL else f"where {self.cohort}" if self.slice else f"in cohort {self.cohort}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +116,12 @@ class Verdict:
             f"{name} ({parts[name].contribution_pp:+.1f} pp, {parts[name].ci_low:.1f} to {parts[name].ci_high:.1f})"
             for name in self.verdict
         )
-        cohorts = list(dict.fromkeys(place.cohort for place in self.where if place.component in self.verdict and place.component != "mix"))
-        return f"{moved}; made worse by {blamed}" + (f", in sequences of {', '.join(cohorts)} steps." if cohorts else ".")
+        places = [place for place in self.where if place.component in self.verdict and place.component != "mix" and place.cohort != ALL]
+        lengths = dict.fromkeys(place.cohort for place in places if not place.slice)
+        parts_of = dict.fromkeys(place.cohort for place in places if place.slice)
+        told = [f"in sequences of {', '.join(lengths)} steps"] if lengths else []
+        told += [f"where {' or '.join(parts_of)}"] if parts_of else []
+        return ", ".join((f"{moved}; made worse by {blamed}", *told)) + "."
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict as plain values, ready for JSON."""
@@ -221,9 +241,12 @@ def _exemplars(cells: Labelled, candidate: str, flagged: tuple[str, ...], where:
     blamed = next((name for name in flagged if name != "mix"), next(iter(flagged), None))
     if blamed is None:
         return ()
-    rows = cells.wide
+    places = [place for place in where if place.component == blamed]
+    # Of several slices the first, which has the most traces: each is a table of its own.
+    parts = [one.cells.wide for one in cells.slices if one.of in [place.slice for place in places]]
+    rows = parts[0] if parts else cells.wide
     rows = rows.filter(rows.release == candidate, rows.failed == 1)
-    cohorts = [place.cohort for place in where if place.component == blamed]
+    cohorts = [place.cohort for place in places if not place.slice and place.cohort != ALL]
     rows = rows.filter(rows.cohort.isin(cohorts)) if cohorts else rows
     if blamed in cells.mechanisms:
         rows = rows.filter(rows[blamed] == 1)

@@ -13,7 +13,7 @@ from lstm_trace.analyse.calibration import BINS
 from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.dimensions import cohort_rank
 from lstm_trace.analyse.divergence import curve_shift, jensen_shannon, null_curve_shift, null_threshold, shift, wasserstein
-from lstm_trace.analyse.labelled import MECHANISMS
+from lstm_trace.analyse.judging import MECHANISMS
 from lstm_trace.analyse.session_effects import ALL, Effects, session_effects
 from lstm_trace.analyse.shapley import Floats
 from lstm_trace.analyse.sides import sided, two_sides

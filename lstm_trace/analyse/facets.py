@@ -57,10 +57,11 @@ class Facets:
 
 def divisible(wide: Any) -> Any:
     """The table ``wide`` (time_gap, length, expected) with the values of ``FACTS``."""
-    return wide.mutate(gap=_binned(wide.time_gap, GAPS_S), steps=_binned(wide.length, LENGTHS))
+    return wide.mutate(gap=binned(wide.time_gap, GAPS_S), steps=binned(wide.length, LENGTHS))
 
 
-def _binned(column: Any, edges: Sequence[float]) -> Any:
+def binned(column: Any, edges: Sequence[float]) -> Any:
+    """The number of the bin between upper ``edges``, from 0, as text."""
     import ibis
 
     bins = ((column <= edge, str(index)) for index, edge in enumerate(edges))

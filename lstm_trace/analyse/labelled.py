@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,24 +14,17 @@ from lstm_trace.analyse.cases import EVERYTHING, View
 from lstm_trace.analyse.cells import Cells
 from lstm_trace.analyse.completing import Observed
 from lstm_trace.analyse.dimensions import UNKNOWN
-from lstm_trace.analyse.facets import Facets, divisible, facets_of
+from lstm_trace.analyse.facets import MOST, Facets, divisible, facets_of
+from lstm_trace.analyse.judging import FEW, MECHANISMS, common_versions, of_all, outcome_in, seen_in, selection, short, used_in
+from lstm_trace.analyse.placing import placed
 from lstm_trace.analyse.sessions import FEWEST as FEWEST_SESSIONS
 from lstm_trace.analyse.sessions import Sessions, sessions_of
 from lstm_trace.analyse.shapley import Floats
 from lstm_trace.analyse.sides import sided, two_sides
+from lstm_trace.analyse.slices import CUTS, Cut, Slice, slices
 from lstm_trace.analyse.values import fetched
 from lstm_trace.errors import BadInput
 from lstm_trace.store import Store
-
-MECHANISMS: Final[Mapping[str, str]] = {
-    "classifier": "ground_truth_match",
-    "routing": "branch_match",
-    "retrieval": "context_relevance",
-}
-"""Mechanisms in causal order, and the evaluation that says whether each went wrong."""
-NOT_AN_OUTCOME: Final = ("escalation", "feedback")
-FEW: Final = 50
-"""Judged traces a release below which a mechanism is left out rather than measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +35,8 @@ class Labelled:
     first, a two for each of ``mechanisms`` and one for the outcome, then one entry a distinct weight. ``strata`` are the cohorts of the
     strata; one stands there several times where something else divides it. ``observed`` is there where labels are missing: what the counts
     were completed from. ``sessions`` (of the cells of ``observed``, else of ``counts``, one after the other) are there where traces share
-    a session. ``untold`` are the components after one that too few labels measure: what that one did would stand under theirs.
+    a session. ``untold`` are the components after one that too few labels measure: what that one did would stand under theirs. ``slices``
+    are some of the traces by themselves.
     """
 
     outcome: str
@@ -57,6 +51,7 @@ class Labelled:
     sessions: tuple[Sessions, Sessions] | None = None
     observed: Observed | None = None
     untold: frozenset[str] = frozenset()
+    slices: tuple[Sliced, ...] = ()
 
     @property
     def n(self) -> tuple[int, int]:
@@ -66,6 +61,15 @@ class Labelled:
     def weighted(self) -> Floats:
         """Weighted cells (2, strata, 2, …, 2)."""
         return np.asarray((self.counts * self.weights).sum(axis=-1))
+
+
+@dataclass(frozen=True, slots=True)
+class Sliced:
+    """The cells of one slice, as if its traces were all; ``clustered`` adds their sessions, which takes longer to count."""
+
+    of: Slice
+    cells: Labelled
+    clustered: Callable[[], Labelled]
 
 
 def labelled(
@@ -83,13 +87,13 @@ def labelled(
         raise BadInput(f"mechanism {unknown[0]!r}: accepted are {', '.join(MECHANISMS)}, each as NAME=EVALUATION")
     judged = sided(cases.judgements(store, view), *sides)
     judged = judged.filter(judged.failed.notnull())
-    seen = _seen(judged, (baseline, candidate))
-    outcome = _outcome(store, seen, outcome, mechanisms or {})
+    seen = seen_in(judged, (baseline, candidate))
+    outcome = outcome_in(store, seen, outcome, mechanisms or {})
     notes: list[str] = []
-    used = _used(store, seen, outcome, mechanisms or {}, notes)
+    used = used_in(store, seen, outcome, mechanisms or {}, notes)
     confounded: set[str] = set()
     for mechanism, name in [*used.items(), ("generation", outcome)]:
-        common, note = _versions(seen[name], mechanism, name)
+        common, note = common_versions(seen[name], mechanism, name)
         notes += [note] if note else []
         if common is None:
             confounded.add(mechanism)
@@ -103,79 +107,91 @@ def labelled(
     counted = fetched(wide.group_by("release", "cohort", *facets.facts, *used, "failed", "weight").aggregate(n=wide.count()))
     found: list[dict[str, Any]] = [{**row, "facet": facets.of(row)} for row in counted]
     untold: set[str] = set()
-    while used and (short := _short(found, used, names)):
-        notes.append(f"{short} is left out: fewer than {FEW} traces of a release have {used[short]}; what comes after it is not blamed")
+    while used and (least := short(found, used, names)):
+        notes.append(f"{least} is left out: fewer than {FEW} traces of a release have {used[least]}; what comes after it is not blamed")
         order = (*MECHANISMS, "generation")
-        untold |= {*order[order.index(short) + 1 :]}
-        del used[short]
-        found = [{key: value for key, value in row.items() if key != short} for row in found]
-    notes += [*_rates_of_all(found, used, names), *_selection(found, used)]
-    judged_n = tuple(sum(row["n"] for row in found if row["release"] == name and row["failed"] is not None) for name in names)
+        untold |= {*order[order.index(least) + 1 :]}
+        del used[least]
+        found = [{key: value for key, value in row.items() if key != least} for row in found]
+    selected = selection(found, used)
+    notes += [*of_all(found, used, names), *selected.values()]
     cells = Cells.of(found, tuple(used))
     counts, observed = cells.counted(found, names)
     sessions = _sessions(wide, names, cells, facets, notes)
-    return Labelled(
-        outcome, cells.strata, tuple(used), counts, cells.weights, (judged_n[0], judged_n[1]), tuple(notes), frozenset(confounded), wide,
+    whole = Labelled(
+        outcome, cells.strata, tuple(used), counts, cells.weights, judged_of(found, names), tuple(notes), frozenset(confounded), wide,
         sessions, observed, frozenset(untold),
     )  # fmt: skip
 
-
-def _seen(judged: Any, names: tuple[str, str]) -> dict[str, dict[str, dict[tuple[str | None, str | None], int]]]:
-    """Count judgements: evaluation → release → (evaluator version, annotator) → n."""
-    counted = judged.group_by("evaluation_name", "release", "version", "annotator").aggregate(n=judged.count())
-    seen: dict[str, dict[str, dict[tuple[str | None, str | None], int]]] = {}
-    for row in fetched(counted):
-        sides = seen.setdefault(row["evaluation_name"], {name: {} for name in names})
-        sides[row["release"]][row["version"], row["annotator"]] = row["n"]
-    return seen
+    return replace(whole, slices=sliced(whole, names, _Read(store, whole, names, facets, frozenset(selected))))
 
 
-def _outcome(store: Store, seen: Mapping[str, Any], given: str | None, mechanisms: Mapping[str, str]) -> str:
-    taken = {*MECHANISMS.values(), *mechanisms.values(), *NOT_AN_OUTCOME}
-    free = {name: min(sum(side.values()) for side in sides.values()) for name, sides in seen.items() if name not in taken}
-    if given is None and not free:
-        raise BadInput(
-            f"{store.address} holds no evaluation of the two releases that could be the outcome; name one with --outcome, "
-            f"out of {', '.join(map(repr, sorted(seen))) or 'none'}{store.left_out}"
-        )
-    if given is not None and given not in seen:
-        known = ", ".join(map(repr, sorted(seen))) or "none"
-        raise BadInput(f"outcome {given!r} is not an evaluation of the two releases in {store.address}; it holds {known}{store.left_out}")
-    return given or min(free, key=lambda name: (name != "answer_quality", -free[name], name))
+class Counted(Protocol):
+    """Where the slices of a comparison are counted."""
+
+    def rows(self, cut: Cut) -> Sequence[Mapping[str, Any]]:
+        """Rows as ``Cells`` takes them, with the fact of a cut; none where it may not be asked."""
+
+    def traces(self, part: Slice) -> Any:
+        """The traces of a slice: that much of ``Labelled.wide``."""
+
+    def sessions(self, part: Slice, axes: Cells) -> tuple[Sessions, Sessions] | None:
+        """Its sessions, of the cells that ``axes`` makes."""
 
 
-def _used(store: Store, seen: Mapping[str, Any], outcome: str, given: Mapping[str, str], notes: list[str]) -> dict[str, str]:
-    used: dict[str, str] = {}
-    for mechanism, name in {**MECHANISMS, **given}.items():
-        if mechanism in given and name not in seen:
-            raise BadInput(
-                f"mechanism {mechanism}={name}: {store.address} holds no evaluation {name!r} of the two releases{store.left_out}"
-            )
-        if name == outcome:
-            continue
-        if name in seen and all(seen[name].values()):
-            used[mechanism] = name
-        else:
-            notes.append(f"{mechanism} is not measured ({name} has no scores on both sides): its part stands under what comes after it")
-    for mechanism, name in used.items():
-        if any(annotator == "LLM" for side in seen[name].values() for _, annotator in side) and mechanism == "classifier":
-            notes.append(f"gold of {mechanism} is not independent: {name} was judged by an LLM")
-    return used
+def sliced(whole: Labelled, names: tuple[str, str], counted: Counted) -> tuple[Sliced, ...]:
+    """The slices of a comparison, from its rows counted by one fact more at a time."""
+    made: list[Sliced] = []
+    for cut in CUTS:
+        rows = counted.rows(cut)
+        of_all = [row for row in rows if all(row[label] is not None for label in (*whole.mechanisms, "failed"))]
+        for part in slices(cut, of_all, names):
+            inside = [row for row in rows if row[cut.column] in part.values]
+            axes = Cells.of(inside, whole.mechanisms)
+            counts, observed = axes.counted(inside, names)
+            cells = replace(
+                whole, strata=axes.strata, counts=counts, weights=axes.weights, judged=judged_of(inside, names), observed=observed,
+                sessions=None, wide=counted.traces(part),
+            )  # fmt: skip
+
+            def clustered(part: Slice = part, axes: Cells = axes, cells: Labelled = cells) -> Labelled:
+                return cells if whole.sessions is None else replace(cells, sessions=counted.sessions(part, axes))
+
+            made.append(Sliced(part, cells, clustered))
+    return tuple(made)
 
 
-def _versions(sides: Mapping[str, Mapping[tuple[str | None, str | None], int]], mechanism: str, name: str) -> tuple[Any, str | None]:
-    """The evaluator versions to compare on, and what to say. No common version: (None, note); nothing to say: (…, None)."""
-    versions = [{version for version, _ in side} for side in sides.values()]
-    if versions[0] == versions[1] and len(versions[0]) == 1:
-        return versions[0], None
-    common = versions[0] & versions[1]
-    shares = [sum(n for (v, _), n in side.items() if v in common) / max(sum(side.values()), 1) for side in sides.values()]
-    spelled = " against ".join("/".join(sorted(str(version) for version in side)) for side in versions)
-    if common and min(shares) >= 0.3 and None not in common:
-        return common, f"evaluator version of {name} changed ({spelled}): compared on {'/'.join(sorted(map(str, common)))} only"
-    if versions[0] == versions[1]:
-        return versions[0], None
-    return None, f"evaluator version of {name} changed ({spelled}): {mechanism} cannot be told from its evaluator"
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Slices counted in a store. ``selected``: mechanisms whose labels were drawn by the outcome."""
+
+    store: Store
+    whole: Labelled
+    names: tuple[str, str]
+    facets: Facets
+    selected: frozenset[str]
+
+    def rows(self, cut: Cut) -> list[dict[str, Any]]:
+        # Right labels of those only that were drawn by the outcome say nothing; a place in a session is looked at where traces share one.
+        if (cut.column == "expected" and "classifier" in self.selected) or (cut.column == "position" and self.whole.sessions is None):
+            return []
+        table = placed(self.store, self.whole.wide, cut.column)
+        keys = dict.fromkeys(("release", "cohort", *self.facets.facts, cut.column, *self.whole.mechanisms, "failed", "weight"))
+        rows = fetched(table.group_by(*keys).aggregate(n=table.count()).limit(MOST + 1))
+        return [{**row, "facet": self.facets.of(row)} for row in rows] if len(rows) <= MOST else []
+
+    def traces(self, part: Slice) -> Any:
+        table = placed(self.store, self.whole.wide, part.cut.column)
+        return table.filter(part.holds(table))
+
+    def sessions(self, part: Slice, axes: Cells) -> tuple[Sessions, Sessions] | None:
+        return _sessions(self.traces(part), self.names, axes, self.facets, [])
+
+
+def judged_of(rows: Sequence[Mapping[str, Any]], names: tuple[str, str]) -> tuple[int, int]:
+    """How many traces of each release have a judged outcome."""
+    n = [sum(row["n"] for row in rows if row["release"] == name and row["failed"] is not None) for name in names]
+    return n[0], n[1]
 
 
 def _wide(store: Store, judged: Any, outcome: str, used: Mapping[str, str]) -> Any:
@@ -195,24 +211,11 @@ def _wide(store: Store, judged: Any, outcome: str, used: Mapping[str, str]) -> A
         score=rows.score.min(where=of == outcome),
         confidence=rows.confidence.min(where=of == outcome),
         length=rows.length.max(where=of == outcome),
-        label=rows.label.max(where=of == outcome),
+        label=ibis.coalesce(rows.label.max(where=of == outcome), rows.label.max()),
         failed=rows.failed.max(where=of == outcome),
         **{mechanism: rows.failed.max(where=of == name) for mechanism, name in used.items()},
     )
     return wide.filter(ibis.or_(*(wide[label].notnull() for label in (*used, "failed"))))
-
-
-def _short(found: Sequence[Mapping[str, Any]], used: Mapping[str, str], names: tuple[str, str]) -> str | None:
-    """The mechanism with the fewest labels, where too few traces of a release have every label."""
-
-    def having(mechanisms: Sequence[str]) -> int:
-        labelled = [row for row in found if all(row[mechanism] is not None for mechanism in (*mechanisms, "failed"))]
-        return min(sum(int(row["n"]) for row in labelled if row["release"] == name) for name in names)
-
-    outcomes = having(())
-    if having(tuple(used)) >= min(FEW, outcomes):
-        return None
-    return min(used, key=lambda mechanism: having((mechanism,)))
 
 
 def _sessions(wide: Any, names: tuple[str, str], cells: Cells, facets: Facets, notes: list[str]) -> tuple[Sessions, Sessions] | None:
@@ -260,37 +263,3 @@ def _strata_of(rows: Any, cells: Cells, facets: Facets) -> NDArray[np.int64]:
         row = {name: held[place] for name, held, place in zip(rows.column_names, values, places, strict=True)}
         found.append(cells.stratum(row | {"facet": facets.of(row)}))
     return np.array(found)[kind]
-
-
-def _rates_of_all(found: Sequence[Mapping[str, Any]], used: Mapping[str, str], names: tuple[str, str]) -> list[str]:
-    """Say how many judged traces have every label, where some do not, and how the others count."""
-    judged = [row for row in found if row["failed"] is not None]
-    whole = [row for row in judged if all(row[mechanism] is not None for mechanism in used)]
-    n = [[sum(row["n"] for row in rows if row["release"] == name) for name in names] for rows in (whole, judged)]
-    if n[0] == n[1]:
-        return []
-    told = f"few labels: {n[0][0]} of {n[1][0]} and {n[0][1]} of {n[1][1]} judged traces have every label"
-    even = all(row["weight"] == 1.0 for row in found)
-    return [f"{told}; the others {'count as those that are like them in the labels they have' if even else 'are left out'}"]
-
-
-def _selection(found: Sequence[Mapping[str, Any]], used: Mapping[str, str]) -> list[str]:
-    """Say where labels were not drawn independently of the outcome: labelled and unlabelled traces fail at different rates."""
-    notes: list[str] = []
-    for mechanism, name in used.items():
-        table = np.zeros((2, 2), dtype=int)
-        for row in found:
-            if row["failed"] is not None:
-                table[int(row[mechanism] is not None), row["failed"]] += row["n"]
-        if table.sum(axis=1).min() > 0 and len({row["weight"] for row in found}) == 1 and _exact(table) < 0.001:
-            rates = table[:, 1] / table.sum(axis=1)
-            told = f"traces with {name} fail at {rates[1]:.1%}, those without at {rates[0]:.1%}"
-            notes.append(f"gold of {mechanism} is not independent of the outcome: {told}")
-    return notes
-
-
-def _exact(table: NDArray[np.int64]) -> float:
-    from scipy.stats import fisher_exact  # takes a second and more to import
-
-    found: Any = fisher_exact(table)
-    return float(found.pvalue)

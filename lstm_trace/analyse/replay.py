@@ -14,10 +14,13 @@ from typing import Any, Final
 import numpy as np
 
 from lstm_trace import conventions as c
-from lstm_trace.analyse import cases
+from lstm_trace.analyse import cases, prepared
 from lstm_trace.analyse.cases import EVERYTHING, PASS_SCORE, View
-from lstm_trace.analyse.diagnose import Verdict
+from lstm_trace.analyse.contrasts import ALL
+from lstm_trace.analyse.diagnose import Verdict, Where
+from lstm_trace.analyse.facets import divisible
 from lstm_trace.analyse.paired import flipped
+from lstm_trace.analyse.placing import placed
 from lstm_trace.analyse.sides import sided, two_sides
 from lstm_trace.analyse.values import fetched, plain
 from lstm_trace.errors import BadInput
@@ -63,7 +66,7 @@ class Replayed:
 def replay(
     store: Store, verdict: Verdict, pipeline: Pipeline, *, view: View = EVERYTHING, at_most: int = AT_MOST
 ) -> tuple[Verdict, tuple[Replayed, ...]]:
-    """Run the cohorts of every blamed component again and return the verdict that follows, with what was counted.
+    """Run the cohorts (or slices) of every blamed component again and return the verdict that follows, with what was counted.
 
     Raises BadInput where no input can be run. Of a verdict that blames only the mix, or nothing, nothing is run, and a note says so.
     """
@@ -72,27 +75,41 @@ def replay(
         part = next((part for part in verdict.components if part.name == name and name != "mix"), None)
         if part is None:
             continue
-        cohorts = [place.cohort for place in verdict.where if place.component == name]
-        inputs, share = _inputs(store, verdict, cohorts, view, at_most)
+        places = [place for place in verdict.where if place.component == name]
+        inputs, share = _inputs(store, verdict, places, view, at_most)
         settled.append(_settle(name, part.contribution_pp / 100.0 / share if share else 0.0, inputs, pipeline))
     if not settled:
         return replace(verdict, notes=(*verdict.notes, NOTHING_RUN)), ()
     return _amended(verdict, settled), tuple(settled)
 
 
-def _inputs(store: Store, verdict: Verdict, cohorts: Sequence[str], view: View, at_most: int) -> tuple[list[Case], float]:
-    """Judged traces of the candidate in the cohorts that a component is blamed for, and their share of all its judged traces."""
+def _inputs(store: Store, verdict: Verdict, places: Sequence[Where], view: View, at_most: int) -> tuple[list[Case], float]:
+    """Judged traces of the candidate where a component is blamed, and their share of all its judged traces."""
+    import ibis
+
     sides = two_sides(store, verdict.baseline, verdict.candidate)
     judged = sided(cases.judgements(store, view), *sides)
-    judged = judged.filter(judged.release == verdict.candidate, judged.evaluation_name == verdict.outcome, judged.failed.notnull())
-    rows = judged.select("trace_id", "cohort").distinct()
-    inside = rows.filter(rows.cohort.isin(list(cohorts)))
+    judged = judged.filter(judged.release == verdict.candidate)
+    judged = judged.left_join(prepared.noted(store), ["carrier_trace_id", "carrier_span_id"])
+    outcome = (judged.evaluation_name == verdict.outcome) & judged.failed.notnull()
+    facts = {fact: judged[fact].max() for fact in ("cohort", "label", "time_gap", "length", "expected")}
+    rows = divisible(judged.group_by("trace_id").aggregate(**facts, counts=outcome.any()).filter(lambda each: each.counts))
+    for part in (place.slice for place in places):
+        rows = rows if part is None else placed(store, rows, part.cut.column)
+    inside = rows.filter(ibis.or_(False, *(_holds(place, rows) for place in places)))
     n, whole = (int(table.count().to_pyarrow().as_py()) for table in (inside, rows))
     roots = store.spans.filter(store.spans.parent_span_id.isnull()).select("trace_id", "session_id", "attributes")
     found = fetched(inside.inner_join(roots, "trace_id").order_by("trace_id").limit(at_most))
     made = {row["trace_id"]: dict(row["attributes"] or {}) for row in found}
     sessions = {row["trace_id"]: row["session_id"] for row in found}
     return [Case(trace, sessions[trace], said.get(c.OI_INPUT), said) for trace, said in made.items()], n / whole if whole else 0.0
+
+
+def _holds(place: Where, rows: Any) -> Any:
+    """Whether a trace lies where a component is blamed, as an expression."""
+    if place.cohort == ALL:
+        return rows.cohort.notnull()
+    return rows.cohort == place.cohort if place.slice is None else place.slice.holds(rows)
 
 
 def _settle(name: str, expected: float, inputs: Sequence[Case], pipeline: Pipeline) -> Replayed:

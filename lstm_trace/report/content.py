@@ -11,7 +11,7 @@ from lstm_trace.analyse.calibration import ReliabilityBin, reliability
 from lstm_trace.analyse.cohorts import CohortTable, cohorts
 from lstm_trace.analyse.diagnose import Verdict, diagnose
 from lstm_trace.analyse.drift import Drift, drift
-from lstm_trace.analyse.labelled import MECHANISMS, NOT_AN_OUTCOME
+from lstm_trace.analyse.judging import MECHANISMS, NOT_AN_OUTCOME
 from lstm_trace.analyse.onetrace import Trace, read_trace
 from lstm_trace.analyse.sides import releases
 from lstm_trace.analyse.worst import worst_first

@@ -299,8 +299,7 @@ def verdict_text(verdict: Verdict) -> Group:
         lines.append(Text(""))
     for place in verdict.where:
         what = "share of traffic" if place.component == "mix" else "own fail rate"
-        cohort = printable(place.cohort, 40)
-        lines.append(Text(f"{place.component} in cohort {cohort}: {what} {share(place.baseline)} → {share(place.candidate)}"))
+        lines.append(Text(f"{place.component} {printable(place.words, 60)}: {what} {share(place.baseline)} → {share(place.candidate)}"))
     lines += [Text(f"note: {printable(note, 300)}", "dim") for note in verdict.notes]
     if verdict.exemplars:
         lines.append(Text(f"look at: {' '.join(verdict.exemplars[:3])}", "dim"))

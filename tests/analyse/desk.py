@@ -54,6 +54,7 @@ class Tickets:
     """What happened, one entry a ticket; ``wrong`` by stage."""
 
     session: Array
+    turn: Array
     intent: Array
     predicted: Array
     length: Array
@@ -102,7 +103,7 @@ def work(desk: Desk, n: int, random: np.random.Generator) -> Tickets:
     failed |= mistaken & ~astray & ~missed & (random.random(n) < 0.3)
     score = np.where(failed, random.uniform(0, 0.49, n), random.beta(5, 2, n) * 0.49 + 0.51)
     wrong = {"classifier": mistaken, "routing": astray, "retrieval": missed, "generation": failed}
-    return Tickets(session, intent, predicted, length, gap_h * 3600, confidence, branch, steps, wrong, score)
+    return Tickets(session, turn, intent, predicted, length, gap_h * 3600, confidence, branch, steps, wrong, score)
 
 
 @dataclass(frozen=True)

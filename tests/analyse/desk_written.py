@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from lstm_trace import conventions as c
 from lstm_trace.analyse.cells import Cells
 from lstm_trace.analyse.facets import GAPS_S, LENGTHS, dividing
-from lstm_trace.analyse.labelled import Labelled
+from lstm_trace.analyse.judging import selection
+from lstm_trace.analyse.labelled import Labelled, sliced
 from lstm_trace.analyse.sessions import Sessions, sessions_of
+from lstm_trace.analyse.slices import POSITIONS, STEPS, Cut, Slice
 from lstm_trace.export.otlp_json import StoreExporter
 from lstm_trace.facts import Component, Evaluation, Prediction, SequenceFacts, TraceRef
 from lstm_trace.recorder import Recorder
@@ -122,10 +126,12 @@ def rows_of(tickets: Tickets, release: str, recorded: Recorded, random: np.rando
     drawn, with_gold = random.random(n) < recorded.every, random.random(n) < recorded.gold
     cohort = np.digitize(tickets.length, EDGES)
     gap, steps = np.searchsorted(GAPS_S, tickets.gap_s), np.searchsorted(LENGTHS, tickets.length)
+    position, step = np.searchsorted(POSITIONS, tickets.turn + 1), np.searchsorted(STEPS, tickets.steps)
     return [
         {
             "release": release, "session": int(tickets.session[k]), "cohort": COHORTS[cohort[k]],
-            "gap": str(gap[k]), "steps": str(steps[k]),
+            "gap": str(gap[k]), "steps": str(steps[k]), "label": INTENTS[tickets.predicted[k]], "position": str(position[k]),
+            "step": str(step[k]),
             "expected": INTENTS[tickets.intent[k]] if recorded.expected and with_gold[k] else None,
             "classifier": int(tickets.wrong["classifier"][k]) if with_gold[k] else None, "routing": int(tickets.wrong["routing"][k]),
             "retrieval": int(tickets.wrong["retrieval"][k]), "failed": int(tickets.wrong["generation"][k]), "weight": 1.0, "n": 1,
@@ -144,17 +150,47 @@ def labelled_of(given: Case, n: tuple[int, int], random: np.random.Generator, wi
 
 def counted_of(rows: list[dict[str, Any]], shared: bool, confounded: frozenset[str], wide: Any) -> Labelled:
     """The cells of rows such as ``rows_of`` makes; ``shared``: several of them belong to one session."""
-    facets = dividing(rows, ("v1", "v2"))
+    facets, names = dividing(rows, ("v1", "v2")), ("v1", "v2")
     rows = [row | {"facet": facets.of(row)} for row in rows]
     mechanisms = ("classifier", "routing", "retrieval")
     cells = Cells.of(rows, mechanisms)
-    counts, observed = cells.counted(rows, ("v1", "v2"))
-    sessions = tuple(_sessions([row for row in rows if row["release"] == name], cells) for name in ("v1", "v2")) if shared else None
-    judged = tuple(sum(row["release"] == name and row["failed"] is not None for row in rows) for name in ("v1", "v2"))
-    return Labelled("answer_quality", cells.strata, mechanisms, counts, cells.weights, judged, (), confounded, wide, sessions, observed)  # type: ignore[arg-type]
+    counts, observed = cells.counted(rows, names)
+    sessions = _sessions(rows, cells) if shared else None
+    judged = tuple(sum(row["release"] == name and row["failed"] is not None for row in rows) for name in names)
+    whole = Labelled("answer_quality", cells.strata, mechanisms, counts, cells.weights, judged, (), confounded, wide, sessions, observed)  # type: ignore[arg-type]
+    return replace(whole, slices=sliced(whole, names, _Counted(rows, mechanisms, shared, wide)))
 
 
-def _sessions(rows: list[dict[str, Any]], cells: Cells) -> Sessions:
+@dataclass(frozen=True)
+class _Counted:
+    """Slices counted in rows."""
+
+    held: list[dict[str, Any]]
+    mechanisms: tuple[str, ...]
+    shared: bool
+    wide: Any
+
+    def rows(self, cut: Cut) -> list[dict[str, Any]]:
+        selected = cut.column == "expected" and selection(self.held, {"classifier": "gold"})
+        if selected or (cut.column == "position" and not self.shared):
+            return []
+        keys = ("release", "cohort", "facet", cut.column, *self.mechanisms, "failed", "weight")
+        counted = Counter(tuple(row.get(key) for key in keys) for row in self.held)
+        return [dict(zip(keys, row, strict=True)) | {"n": n} for row, n in counted.items()]
+
+    def traces(self, part: Slice) -> Any:
+        return self.wide
+
+    def sessions(self, part: Slice, axes: Cells) -> tuple[Sessions, Sessions]:
+        return _sessions([row for row in self.held if row[part.cut.column] in part.values], axes)
+
+
+def _sessions(rows: list[dict[str, Any]], cells: Cells) -> tuple[Sessions, Sessions]:
+    one, two = (_sessions_of([row for row in rows if row["release"] == name], cells) for name in ("v1", "v2"))
+    return one, two
+
+
+def _sessions_of(rows: list[dict[str, Any]], cells: Cells) -> Sessions:
     if not cells.partial:
         rows = [row for row in rows if None not in (row["facet"], *(row[name] for name in (*cells.mechanisms, "failed")))]
     labels = [np.array([2 if row[name] is None else row[name] for row in rows]) for name in (*cells.mechanisms, "failed")]
