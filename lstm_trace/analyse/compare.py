@@ -136,7 +136,7 @@ def compared(
         )
     for who, again in zip((windows.primary, windows.candidate), windows.repeated, strict=True):
         if again:
-            notes.append(f"{again} calls of {who} are of a window that it had again later: the latest counts")
+            notes.append(f"left out as repeated: {again} calls of {who}, which had the same window again later")
     ratio, latency_p = _latency(windows.duration_s, windows.session)
     labelled = [(a, b) for a, b in zip(*windows.labels, strict=True) if a is not None and b is not None]
     return Comparison(

@@ -19,6 +19,8 @@ MOST_UNMATCHED: Final = 0.05
 """Share of the candidate's windows that may lack a partner, and of matched windows whose lengths may differ."""
 DEEPEST: Final = 4
 """Levels below a component's span in which its model calls are looked for."""
+_MODELS: Final = ("min_model", "max_model")
+_NAMED: Final = ("min_named", "max_named")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Who:
 class Windows:
     """Matched windows. Arrays are (2, windows), primary first; a value that a call does not have is NaN (labels: None).
 
+    Tokens are those of the model calls below a call: 0 where it made none, NaN where none of those it made recorded any.
+
     ``session`` (windows,) numbers the session that a window was cut from: the primary's, else the candidate's, else the trace itself.
     """
 
@@ -60,6 +64,8 @@ class Windows:
     output_tokens: Floats
     models: tuple[frozenset[str], frozenset[str]]
     unmatched: tuple[int, int]
+    repeated: tuple[int, int] = (0, 0)
+    """Calls of a window that the side has a later call of, which are left out."""
 
 
 def matched(store: Store, primary: Who, candidate: Who, *, gold: str, key: str | None, view: View) -> Windows:
@@ -70,7 +76,14 @@ def matched(store: Store, primary: Who, candidate: Who, *, gold: str, key: str |
     if primary == candidate:
         raise BadInput(f"primary and candidate are both {str(primary)!r}: give two components, or one under two releases, NAME@RELEASE")
     sides = [_side(store, who, gold, key, view) for who in (primary, candidate)]
-    keyed = [{row["window"]: row for row in side} for side in sides]
+    if primary.component == candidate.component and None in (primary.release, candidate.release):
+        raise BadInput(f"{str(primary)!r} and {str(candidate)!r} share calls: give two components, or one under two releases, NAME@RELEASE")
+    keyed = [{row["window"]: row for row in side} for side in sides]  # of a window that comes again the latest call
+    for who, side, windows in zip((primary, candidate), sides, keyed, strict=True):
+        if len(side) - len(windows) > MOST_UNMATCHED * len(side):
+            raise BadInput(f"windows do not match: the attribute {key} names {len(windows)} windows for {len(side)} calls of {who}")
+    repeated = (len(sides[0]) - len(keyed[0]), len(sides[1]) - len(keyed[1]))
+    sides = [list(windows.values()) for windows in keyed]
     common = sorted(keyed[0].keys() & keyed[1].keys())
     unmatched = (len(sides[0]) - len(common), len(sides[1]) - len(common))
     how = f"the attribute {key}" if key else "their place in a trace"
@@ -105,11 +118,17 @@ def matched(store: Store, primary: Who, candidate: Who, *, gold: str, key: str |
         both("output_tokens"),
         (_models(ones), _models(twos)),
         unmatched,
+        repeated,
     )
 
 
 def _models(rows: Any) -> frozenset[str]:
-    return frozenset(row["model"] for row in rows if row["model"] is not None)
+    """The models whose tokens count; where none of a window is named, those that any of its spans names."""
+    found: set[str] = set()
+    for row in rows:
+        held = {row[name] for name in _MODELS} - {None}
+        found |= held or {row[name] for name in _NAMED} - {None}
+    return frozenset(found)
 
 
 def _side(store: Store, who: Who, gold: str, key: str | None, view: View) -> list[dict[str, Any]]:
@@ -131,9 +150,13 @@ def _side(store: Store, who: Who, gold: str, key: str | None, view: View) -> lis
     judged = made.group_by(trace_id=made.target_trace_id, span_id=made.target_span_id).aggregate(failed=made.failed.max())
     rows = calls.left_join(judged, ["trace_id", "span_id"]).left_join(_spent(store, calls), ["trace_id", "span_id"])
     found = rows.select(
-        "window", "trace_id", "session_id", "cohort", "length", "label", "duration_s", "failed", "input_tokens", "output_tokens", "model"
-    )
-    listed = fetched(found.order_by("window"))
+        "window", "start_ns", "span_id", "trace_id", "session_id", "cohort", "length", "label", "duration_s", "failed",
+        "input_tokens", "output_tokens", "model_calls", *_MODELS, *_NAMED,
+    )  # fmt: skip
+    listed = fetched(found.order_by("window", "start_ns", "span_id"))
+    for row in listed:
+        if not row["model_calls"]:
+            row |= {name: row[name] or 0 for name in ("input_tokens", "output_tokens")}
     if not listed:
         missing = f" with the attribute {key}" if key else ""
         raise BadInput(f"component {str(who)!r} has no call{missing} in {store.address}; it holds {_components(store)}{store.left_out}")
@@ -141,22 +164,41 @@ def _side(store: Store, who: Who, gold: str, key: str | None, view: View) -> lis
 
 
 def _spent(store: Store, calls: Any) -> Any:
-    """Tokens and model of the model calls below each component call, down to ``DEEPEST`` levels."""
+    """Tokens and models of the model calls below each component call, down to ``DEEPEST`` levels.
+
+    What lies below a span that recorded tokens is in them already: an agent's total, a call that two instrumentations saw.
+    """
     import ibis
 
     spans = store.spans.select("trace_id", "span_id", "parent_span_id", "span_kind", "model", "input_tokens", "output_tokens")
     spans = spans.semi_join(calls, "trace_id")
-    level = calls.select("trace_id", top="span_id", span_id="span_id")
+    level = calls.select("trace_id", top="span_id", span_id="span_id", told=ibis.literal(value=False))
+    counted = {"input_tokens": "int64", "output_tokens": "int64"}
     found: list[Any] = []
     for depth in range(DEEPEST + 1):
-        here = level.inner_join(spans, ["trace_id", "span_id"]).filter(lambda t: (t.span_kind == "LLM") | t.input_tokens.notnull())
-        found.append(here.select("trace_id", "top", "model", "input_tokens", "output_tokens"))
+        here = level.inner_join(spans, ["trace_id", "span_id"])
+        spent = here.input_tokens.notnull() | here.output_tokens.notnull()
+        is_call = (here.span_kind == "LLM").fill_null(False)
+        found.append(
+            here.filter(is_call | spent).select(
+                "trace_id",
+                "top",
+                named=here.model,
+                is_call=is_call.cast("int64"),
+                **{name: here.told.ifelse(ibis.null(kind), here[name]) for name, kind in counted.items()},
+                model=(here.told | ~spent).ifelse(ibis.null("string"), here.model),
+            )
+        )
         if depth < DEEPEST:
             below = spans.select("trace_id", child="span_id", span_id="parent_span_id")
-            level = level.inner_join(below, ["trace_id", "span_id"]).select("trace_id", "top", span_id="child")
+            above = here.select("trace_id", "top", "span_id", told=here.told | spent)
+            level = above.inner_join(below, ["trace_id", "span_id"]).select("trace_id", "top", "told", span_id="child")
     rows: Any = ibis.union(*found)
     return rows.group_by("trace_id", span_id="top").aggregate(
-        model=rows.model.max(), input_tokens=rows.input_tokens.sum(), output_tokens=rows.output_tokens.sum()
+        **{f"{end}_{name}": getattr(rows[name], end)() for name in ("model", "named") for end in ("min", "max")},
+        model_calls=rows.is_call.sum(),
+        input_tokens=rows.input_tokens.sum(),
+        output_tokens=rows.output_tokens.sum(),
     )
 
 

@@ -172,3 +172,85 @@ def test_as_many_unequal_sessions_as_there_may_be():
     scale = np.sqrt((many[:11_000] ** 2).sum())
     assert exact == pytest.approx(2 * norm.sf((abs(many[:11_000].sum()) - 0.5) / scale), rel=0.02)
     assert 0 < flipped(many) <= 1
+
+
+def jobs(n, *, recorded=lambda index: True, sessions=None, repeats=0, agent=False, twice=False, models=("m",)):
+    """Two components on the same windows; the second calls a model, which records tokens of the windows for which ``recorded`` says so.
+
+    ``agent``: a span between holds the total as well; ``twice``: another instrumentation saw the same call, below it.
+    """
+    ids = Ids()
+    for index in range(n):
+        trace, at = ids.of_trace(), 10**18 + index * 10**9
+        root, one, two, total, chat, again = (ids.of_span() for _ in range(6))
+        session = None if sessions is None else f"s{index % sessions}"
+        common = {"trace_id": trace, "release": "v1", "attributes": {"w": f"w{max(index, repeats)}"}, "session_id": session}
+        spent = {"input_tokens": 100, "output_tokens": 7} if recorded(index) else {}
+        yield common | span(root, None, "chain", "CHAIN", at, 500)
+        yield common | span(one, root, "lstm a", "CHAIN", at, 5) | {"component": "a", "length": 5}
+        yield common | span(two, root, "lstm b", "CHAIN", at, 50) | {"component": "b", "length": 5}
+        yield common | span(total, two, "invoke_agent", "AGENT", at, 45) | (spent if agent else {})
+        yield common | span(chat, total, "chat", "LLM", at, 40) | {"model": models[index % len(models)]} | spent
+        if twice:
+            yield common | span(again, chat, "chat", "LLM", at, 40) | {"model": "m-2026-01-01"} | spent
+        for judged, wrong in ((one, index % 3 == 0), (two, index % 4 == 0)):
+            yield judgement(ids, trace, judged, "ground_truth_match", wrong, "1", at, "v1")
+
+
+PRICES = {"m": (1.0, 2.0)}
+COST = 1000 * (100 * 1.0 + 7 * 2.0) / 1e6
+
+
+def test_tokens_that_nobody_recorded_are_not_none_spent():
+    with store_of(jobs(40, recorded=lambda index: False)) as store:
+        found = compare(store, "a", "b", prices=PRICES)
+    assert (found.primary.input_tokens_mean, found.primary.output_tokens_mean) == (0, 0)
+    assert (found.candidate.input_tokens_mean, found.candidate.output_tokens_mean) == (None, None)
+    assert found.candidate.cost_per_1000 is None
+    assert "40 windows of b called a model that recorded no tokens" in found.notes
+    assert "no cost for b: its model calls recorded no tokens" in found.notes
+    with store_of(jobs(40, recorded=lambda index: index % 2)) as store:
+        found = compare(store, "a", "b", prices=PRICES)
+    assert (found.candidate.input_tokens_mean, found.candidate.cost_per_1000) == (100, pytest.approx(COST))
+    assert "20 windows of b called a model that recorded no tokens: the others count" in found.notes
+
+
+@pytest.mark.parametrize("how", [{"agent": True}, {"twice": True}, {"agent": True, "twice": True}], ids=["a total", "two spans", "both"])
+def test_a_call_counts_once_however_often_its_tokens_were_recorded(how):
+    with store_of(jobs(30, **how)) as store:
+        found = compare(store, "a", "b", prices=PRICES | {"m-2026-01-01": (1.0, 2.0)} if how.get("agent") and how.get("twice") else PRICES)
+    assert (found.candidate.input_tokens_mean, found.candidate.output_tokens_mean) == (100, 7)
+    if how != {"agent": True, "twice": True}:
+        assert found.candidate.cost_per_1000 == pytest.approx(COST)
+
+
+def test_several_models_have_no_common_price():
+    with store_of(jobs(30, models=("m", "n"))) as store:
+        found = compare(store, "a", "b", prices=PRICES | {"n": (9.0, 9.0)})
+    assert found.candidate.cost_per_1000 is None
+    assert "no cost for b: its calls went to several models" in found.notes
+
+
+def test_windows_of_one_session_have_no_interval():
+    with store_of(jobs(40, sessions=1)) as store:
+        found = compare(store, "a", "b")
+    assert found.candidate.fail_rate == pytest.approx(0.25)
+    assert (found.candidate.ci_low, found.candidate.ci_high, found.quality_p_value) == (None, None, 1.0)
+    assert "40 windows are of 1 session: the tests count a session once, and one has no interval" in found.notes
+    with store_of(jobs(1)) as store:
+        found = compare(store, "a", "b")
+    assert (found.primary.ci_low, found.primary.ci_high) == pytest.approx(wilson(1, 1))
+
+
+def test_an_attribute_that_does_not_name_windows_is_refused():
+    with store_of(jobs(40, repeats=20)) as store, pytest.raises(BadInput, match=r"the attribute w names 20 windows for 40 calls of a"):
+        compare(store, "a", "b", key="w")
+    with store_of(jobs(40, repeats=1)) as store:
+        found = compare(store, "a", "b", key="w")
+    assert (found.windows, found.unmatched) == (39, (0, 0))
+    assert "left out as repeated: 1 calls of a, which had the same window again later" in found.notes
+
+
+def test_a_component_is_not_compared_with_its_own_calls():
+    with store_of(calls()) as store, pytest.raises(BadInput, match=r"'intent' and 'intent@v1' share calls"):
+        compare(store, "intent", "intent@v1")
