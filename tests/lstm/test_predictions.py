@@ -647,7 +647,7 @@ def test_what_a_reader_of_the_users_returned_wrongly_costs_the_prediction_alone(
     assert [record.getMessage() for record in caplog.records] == ([f"component it: {line}: no prediction is recorded"] if line else [])
 
 
-@pytest.mark.parametrize("said", [Prediction("b", 1, math.nan), Prediction("b", 1, 0.5, entropy=math.inf), Prediction("b", value=math.nan)])
+@pytest.mark.parametrize("said", [Prediction("b", 1, math.nan), Prediction("b", value=math.nan)])
 def test_a_reader_of_the_users_that_found_no_number_says_so(seen: Traced, said: Prediction) -> None:
     for answer in (said, [said, said]):
         trace_lstm(Intent(), name="it", prediction=lambda output, answer=answer: answer)(torch.ones(len(np.atleast_1d(answer)), 4).long())

@@ -54,8 +54,8 @@ def read(
 def of_reader(said: Any) -> list[Prediction]:
     """Return what a user's own ``prediction=`` made of an output: one prediction, several, or None.
 
-    One with NaN or infinity says so, and has no number. Raises ValueError where that is something else, or holds what is no index, no
-    number or no probability.
+    One whose confidence or value is NaN or infinity says so, and has no number. Raises ValueError where that is something else, or holds
+    what is no index, no number or no probability.
     """
     if said is None:
         return []
@@ -65,10 +65,10 @@ def of_reader(said: Any) -> list[Prediction]:
             raise ValueError(f"prediction= returned {type(each).__name__}: accepted is a Prediction or a list of them")
         try:
             whole, chance = int(each.index or 0), float(each.confidence or 0.0)
-            numbers = (chance, float(each.margin or 0.0), float(each.entropy or 0.0), float(each.value or 0.0))
+            value, _ = float(each.value or 0.0), (float(each.margin or 0.0), float(each.entropy or 0.0))
         except (TypeError, ValueError, OverflowError):
             raise ValueError("prediction= returned a Prediction with what is no number") from None
-        if not all(map(isfinite, numbers)):
+        if not (isfinite(chance) and isfinite(value)):
             rows[place] = Prediction(each.label, each.index, nonfinite=True)
         elif whole < 0 or chance < LEAST or chance > MOST:
             raise ValueError(f"prediction= returned index {whole}, confidence {chance:g}: accepted are 0 or more, and 0 to 1")
