@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +30,10 @@ _PLAIN_LARGEST: Final = 1e10
 _PLAIN_SMALLEST: Final = 1e-6
 _TYPES: Final = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "boolean": pa.bool_()}
 _NO_TEXT: Final = pa.scalar(None, pa.string())
+
+
+class NestedValue(Exception):
+    """A column is asked of an attribute that is an array, a map or bytes, or has no value, where only plain values were parsed."""
 
 
 class Attributes:
@@ -133,7 +137,10 @@ class Attributes:
         if native.null_count == at.null_count:
             return native
         others = pc.if_else(pc.is_valid(native), pa.scalar(None, at.type), at)
-        return pc.coalesce(native, read(_texts(self._values.take(others))))
+        values = self._values.take(others)
+        if not has_nested(values.type) and pc.any(pc.and_(_lacks_value(values), pc.is_valid(others))).as_py():
+            raise NestedValue
+        return pc.coalesce(native, read(_texts(values)))
 
 
 def offsets(sizes: Indices) -> Array:
@@ -143,9 +150,18 @@ def offsets(sizes: Indices) -> Array:
 
 def _texts(values: Array) -> Array:
     """OTLP values as text, never null: numbers in decimal, ``true``/``false``, arrays and maps as JSON, no value as ``""``."""
-    held = {name: pc.struct_field(values, name) for name in _KINDS_OF_VALUE}
+    held = {name: pc.struct_field(values, name) for name in _KINDS_OF_VALUE if values.type.get_field_index(name) >= 0}
     said = [_KINDS_OF_VALUE[name](written) for name, written in held.items() if written.null_count < len(written)]
     return pc.coalesce(*said, "") if said else pa.repeat("", len(values))
+
+
+def has_nested(type_: Any) -> bool:
+    """Whether values of this Arrow type may be arrays, maps or bytes."""
+    return bool(type_.get_field_index("arrayValue") >= 0)
+
+
+def _lacks_value(values: Array) -> Array:
+    return reduce(pc.and_, map(pc.is_null, values.flatten()))
 
 
 def _reads_as(text: Array, pattern: str) -> Array:

@@ -28,7 +28,7 @@ STATUSES: Final = ("unset", "ok", "error")
 _CASED: Final = {"lower": pc.utf8_lower, "upper": pc.utf8_upper}
 _NONE: Final = pa.scalar(None, pa.string())
 _TIME: Final = "^[0-9]{1,19}$"
-_LOWER_HEX: Final = np.isin(np.arange(256), list(b"0123456789abcdef"))
+_LOWER_HEX: Final = b"0123456789abcdef"
 _ZEROS: Final = int.from_bytes(b"00000000", "little")
 
 
@@ -94,7 +94,11 @@ def spans_of(requests: Array, tally: Tally, *, flat: bool = False) -> Any:
     links = columns["links"] = _links(pc.struct_field(spans, "links"))
     columns |= _judgement(columns, links)
     schema = arrow_schema(flat=flat)
-    return pa.table([columns[field.name].cast(field.type) for field in schema], schema=schema)
+    return pa.table([_typed(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def _typed(values: Array, type_: Any) -> Array:
+    return values if values.type.equals(type_) else values.cast(type_)
 
 
 def _of_resource(resources: Attributes, column: Column, group_of: Array) -> Array:
@@ -125,7 +129,7 @@ def _plain_ids(text: Array, size: int) -> Indices | None:
     sizes = np.diff(starts)
     held = sizes > 0
     digits = np.frombuffer(data or b"", dtype=np.uint8)[starts[0] : starts[-1]]
-    if not (sizes[held] == 2 * size).all() or not _LOWER_HEX[digits].all():
+    if not (sizes[held] == 2 * size).all() or digits.tobytes().translate(None, _LOWER_HEX):
         return None
     words = digits.view(np.uint64).reshape(-1, size // 4)
     held[held] = (words != _ZEROS).any(axis=1)

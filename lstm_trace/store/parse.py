@@ -25,26 +25,16 @@ from lstm_trace import conventions as c
 from lstm_trace.store.lenient import Tally, mended_lines
 
 _TEXT: Final = "VARCHAR"
-_VALUE: Final = {
-    "stringValue": _TEXT,
-    "intValue": _TEXT,
-    "doubleValue": "DOUBLE",
-    "boolValue": "BOOLEAN",
-    "arrayValue": "JSON",
-    "kvlistValue": "JSON",
-    "bytesValue": _TEXT,
-}
-_ATTRIBUTES: Final = [{"key": _TEXT, "value": _VALUE}]
+_PLAIN: Final = {"stringValue": _TEXT, "intValue": _TEXT, "doubleValue": "DOUBLE", "boolValue": "BOOLEAN"}
+_PLAIN_ATTRIBUTES: Final = [{"key": _TEXT, "value": _PLAIN}]
+_ATTRIBUTES: Final = [{"key": _TEXT, "value": _PLAIN | {"arrayValue": "JSON", "kvlistValue": "JSON", "bytesValue": _TEXT}}]
+_IDS: Final = dict.fromkeys(("traceId", "spanId"), _TEXT)
 _SPAN: Final = {
-    **dict.fromkeys(("traceId", "spanId", "parentSpanId", "name", "kind", "startTimeUnixNano", "endTimeUnixNano"), _TEXT),
-    "attributes": _ATTRIBUTES,
-    "events": [{"timeUnixNano": _TEXT, "name": _TEXT, "attributes": _ATTRIBUTES}],
-    "links": [{"traceId": _TEXT, "spanId": _TEXT, "attributes": _ATTRIBUTES}],
+    **_IDS,
+    **dict.fromkeys(("parentSpanId", "name", "kind", "startTimeUnixNano", "endTimeUnixNano"), _TEXT),
     "status": {"code": _TEXT},
 }
-_JUDGED_SPAN: Final = _SPAN | {"links": [{"traceId": _TEXT, "spanId": _TEXT}]}
-"""What makes up the flat columns, and evaluations that stand as events."""
-_FLAT_SPAN: Final = {name: held for name, held in _JUDGED_SPAN.items() if name != "events"}
+_EVENTS: Final = [{"timeUnixNano": _TEXT, "name": _TEXT, "attributes": _ATTRIBUTES}]
 _PIECE: Final = 1 << 18
 """Bytes of lines that DuckDB transforms at a time. What it makes of them on the way stays in the processor's cache and is used again
 for the next ones: that takes a quarter less time than a whole block at once."""
@@ -53,14 +43,15 @@ _OLDER_FORM: Final = b'"instrumentationLibrarySpans"'
 _own = threading.local()
 
 
-def parse_block(block: bytes, tally: Tally, *, flat: bool = False) -> list[Any]:
+def parse_block(block: bytes, tally: Tally, *, flat: bool = False, plain: bool = False) -> list[Any]:
     """Arrow list arrays of OTLP ResourceSpans, one list a line, from a block of whole lines; what is no request is counted in ``tally``.
 
-    ``flat``: without what is needed for nested columns only (``flatten.arrow_schema``).
+    ``flat``: without what is needed for nested columns only (``flatten.arrow_schema``). ``plain``: attributes of spans and resources
+    without arrays, maps and bytes (``attributes.NestedValue``).
     """
-    span = _SPAN if not flat else _JUDGED_SPAN if _may_judge(block) else _FLAT_SPAN
+    form = _form(flat=flat, events=not flat or _may_judge(block), attributes=_PLAIN_ATTRIBUTES if plain else _ATTRIBUTES)
     lines = _text_lines(block)
-    groups = _transformed(lines, span)
+    groups = _transformed(lines, form)
     # No list of ResourceSpans there: another signal, another form, or no JSON. The older form hides one level down.
     odd = pa.array([True] * len(lines)) if _older(groups, block) else pc.is_null(groups)
     if not pc.any(odd).as_py():
@@ -68,8 +59,14 @@ def parse_block(block: bytes, tally: Tally, *, flat: bool = False) -> list[Any]:
     kept = [groups.filter(pc.invert(odd))]
     mended = list(mended_lines(lines.filter(odd).to_pylist(), tally))
     if mended:
-        kept.append(_transformed(pa.array(mended, pa.string()), span))
+        kept.append(_transformed(pa.array(mended, pa.string()), form))
     return [part for part in kept if len(part)]
+
+
+def _form(*, flat: bool, events: bool, attributes: Any) -> Any:
+    links = [_IDS if flat else _IDS | {"attributes": _ATTRIBUTES}]
+    span = _SPAN | {"attributes": attributes, "links": links} | ({"events": _EVENTS} if events else {})
+    return [{"resource": {"attributes": attributes}, "scopeSpans": [{"scope": {"name": _TEXT}, "spans": [span]}]}]
 
 
 def _may_judge(block: bytes) -> bool:
@@ -101,8 +98,7 @@ def _text_lines(block: bytes) -> Any:
     return lines
 
 
-def _transformed(lines: Any, span: dict[str, Any]) -> Any:
-    form = [{"resource": {"attributes": _ATTRIBUTES}, "scopeSpans": [{"scope": {"name": _TEXT}, "spans": [span]}]}]
+def _transformed(lines: Any, form: Any) -> Any:
     read = f"json_transform(line, '{json.dumps({'resourceSpans': form})}').resourceSpans"
     connection = _connection()
     connection.register("lines", pa.table({"line": _in_pieces(lines)}))

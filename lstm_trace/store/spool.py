@@ -106,12 +106,20 @@ def tables_of(blocks: Iterable[bytes], tally: Tally, *, flat: bool = False) -> I
 
     Parsed on as many threads as there are processors for, on fewer where memory is limited.
     """
+    from lstm_trace.store.attributes import NestedValue
     from lstm_trace.store.flatten import spans_of
     from lstm_trace.store.parse import parse_block
 
+    plain = flat  # hardly any column is made of arrays or maps: they are parsed where one is
+
     def read(block: bytes) -> tuple[list[Any], Tally]:
+        nonlocal plain
         own = Tally()
-        return [spans_of(requests, own, flat=flat) for requests in parse_block(block, own, flat=flat)], own
+        try:
+            return [spans_of(requests, own, flat=flat) for requests in parse_block(block, own, flat=flat, plain=plain)], own
+        except NestedValue:
+            plain = False
+            return read(block)
 
     each = max(_A_BLOCK, _TIMES_A_BLOCK * block_size())
     workers = max(1, min(4, allowance.processors(), allowance.within(4 * each, 2) // each))

@@ -51,6 +51,22 @@ def test_a_flat_store_says_what_the_whole_one_says(tmp_path: Path, written: str)
         assert cohorts(flat).as_dict() == cohorts(whole).as_dict()
 
 
+@pytest.mark.parametrize(
+    "held",
+    [{"arrayValue": {"values": [{"stringValue": "a"}]}}, {"kvlistValue": {"values": []}}, {"bytesValue": "AAE="}, {}, None],
+    ids=repr,
+)
+@pytest.mark.parametrize("name", ["lstm.prediction.label", "lstm.sequence.length"])
+def test_columns_made_of_arrays_maps_and_bytes_are_the_same_in_a_flat_store(tmp_path: Path, name: str, held: Any) -> None:
+    odd = {"key": name, "value": held}
+    other = {"key": "app.tags", "value": {"arrayValue": {"values": [{"intValue": "1"}]}}}
+    made = [request(span(number, attributes=[other, odd] if number == 2 else [other])) for number in (1, 2, 3)]
+    path = write(tmp_path / "spans.jsonl", *made, request(span(4), resource={"service.name": ["a", 1]}))
+    with open_store(path) as whole, open_store(path, flat=True) as flat:
+        assert rows(flat, *FLAT) == rows(whole, *FLAT)
+        assert rows(flat, "service")[3] == '["a",1]'
+
+
 def test_a_flat_store_has_no_nested_columns(tmp_path: Path) -> None:
     with open_store(write(tmp_path / "spans.jsonl", *judged_in_every_way()), flat=True) as flat:
         assert list(flat.spans.columns) == FLAT
