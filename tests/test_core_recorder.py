@@ -120,7 +120,7 @@ def test_an_untouched_late_span_starts_after_the_call_with_the_true_start_time(t
     opened = recorder.open_component(INTENT, current=root.context)
     assert opened is not None
     assert isinstance(opened.span, LateSpan)
-    assert opened.span.real is None
+    assert opened.real is None
     recorder.finish_component(opened, INTENT, (Prediction("a"),))
     root.finish()
     span = traced.named("lstm intent")

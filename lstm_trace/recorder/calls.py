@@ -35,7 +35,7 @@ from lstm_trace.conventions import (
 )
 from lstm_trace.facts import Component, Prediction, Said, SequenceFacts, Single, StateFacts
 from lstm_trace.recorder import ambient
-from lstm_trace.recorder.late import LateSpan
+from lstm_trace.recorder.late import Late, LateSpan
 from lstm_trace.recorder.meters import Meters
 from lstm_trace.settings import Settings
 from lstm_trace.upstream import FACTS_KEY, Upstream, live
@@ -107,8 +107,8 @@ class Described:
         self.source = source
 
 
-class ComponentCall(LateSpan):
-    """A component call under way: the stand-in for its span, and all that the span needs should something touch it.
+class ComponentCall(Late):
+    """A component call under way: all that its span needs, should something touch the stand-in for it.
 
     Whoever makes one sets every slot: a constructor of its own would cost each call one frame more.
     """
@@ -132,7 +132,7 @@ class ComponentCall(LateSpan):
     @property
     def context(self) -> Context:
         """What is current while the user's code runs. Not kept: it holds the call, and a cycle would wait for the garbage collector."""
-        return Context({**self.parent_context, ambient.SPAN_KEY: self, WATCH_KEY: self})
+        return Context({**self.parent_context, ambient.SPAN_KEY: LateSpan(self), WATCH_KEY: self})
 
     def make(self) -> Span:
         """Start the real span: something inside the user's code asked for it."""
@@ -149,14 +149,9 @@ class ComponentCall(LateSpan):
         return self.described.span_name
 
     @property
-    def span(self) -> Span:
-        """The span: this stand-in."""
-        return self
-
-    @property
     def span_context(self) -> SpanContext:
         """The real span's own context."""
-        return self.get_span_context()
+        return self.start().get_span_context()
 
     def event(self, event: Any) -> None:
         """Add an event now."""

@@ -15,7 +15,6 @@ from lstm_trace import conventions as c
 from lstm_trace import upstream
 from lstm_trace.facts import Component, Prediction, Said, SequenceFacts, Single, StateFacts, Summary
 from lstm_trace.recorder.calls import ComponentCall, add_single, write
-from lstm_trace.recorder.late import LateSpan
 from lstm_trace.recorder.meters import Meters
 from lstm_trace.recorder.spans import Attributes, Event, OpenSpan, Spans
 from lstm_trace.settings import Settings
@@ -139,14 +138,13 @@ class Components(Spans):
         error: BaseException | None,
         end: int,
     ) -> SpanContext:
-        if isinstance(opened.span, LateSpan) and opened.span.real is None:
+        if opened.real is None:
             opened.attributes.update(attributes)  # they go into the one call that starts the span
             attributes = {}
         if self.events_on_span:
-            span, note = opened.span, self.source().lane.note
-            real = span.start() if isinstance(span, LateSpan) else span
+            span, note = opened.start(), self.source().lane.note
             for event in events:
-                note(real, c.EVENT_PREDICTION, event, end)
+                note(span, c.EVENT_PREDICTION, event, end)
         opened.finish(attributes, error=error, end_ns=end)
         if self.events_on_log:
             for event in events:

@@ -7,7 +7,7 @@ find a current span to hang below: the stand-in is that span, and starts the rea
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry import trace
@@ -15,20 +15,16 @@ from opentelemetry.trace import SpanContext, Status, StatusCode
 from opentelemetry.util import types
 
 
-class LateSpan(trace.Span):
-    """Starts ``make()`` at the first touch, once, from whichever thread touches first."""
+class Late:
+    """What a span is made of that starts at the first touch, once, from whichever thread touches first. ``real`` is None until then."""
 
-    __slots__ = ("_make", "real")
+    __slots__ = ("real",)
 
-    def __init__(self, make: Callable[[], trace.Span] | None = None) -> None:
-        self._make = make
-        self.real: trace.Span | None = None
+    real: trace.Span | None
 
     def make(self) -> trace.Span:
         """Make the real span; asked for once."""
-        if self._make is None:
-            raise NotImplementedError  # a subclass that is given no maker brings its own make()
-        return self._make()
+        raise NotImplementedError
 
     def start(self) -> trace.Span:
         """Return the real span, started now if it was not."""
@@ -37,6 +33,19 @@ class LateSpan(trace.Span):
                 if self.real is None:
                     self.real = self.make()
         return self.real
+
+
+class LateSpan(trace.Span):
+    """Stands where the span is looked for. Whoever is read at each call is not this: a class with ``__getattr__`` is slow to read."""
+
+    __slots__ = ("_late",)
+
+    def __init__(self, late: Late) -> None:
+        self._late = late
+
+    def start(self) -> trace.Span:
+        """Return the real span, started now if it was not."""
+        return self._late.start()
 
     def get_span_context(self) -> SpanContext:
         """Return the real span's context."""

@@ -15,7 +15,7 @@ from lstm_trace import conventions as c
 from lstm_trace import upstream
 from lstm_trace.attributes import error_type
 from lstm_trace.recorder import ambient
-from lstm_trace.recorder.late import LateSpan
+from lstm_trace.recorder.late import Late, LateSpan
 from lstm_trace.recorder.run_spans import LLM_KINDS
 from lstm_trace.recorder.source import Sources
 from lstm_trace.redact import safely
@@ -35,7 +35,7 @@ class Event(NamedTuple):
     time_ns: int | None = None
 
 
-class OpenSpan:
+class OpenSpan(Late):
     """A span held open while the user's code runs. ``context`` is what to make current around that code.
 
     ``attributes`` may be added to until ``finish``; they reach the span in one call.
@@ -44,6 +44,7 @@ class OpenSpan:
     __slots__ = ("_recorder", "attributes", "context", "group", "kind", "links", "name", "parent", "parent_context", "span", "start_ns")
 
     def __init__(self, recorder: Spans, name: str, parent_context: Context, parent: SpanContext, start_ns: int) -> None:
+        self.real = None
         self._recorder = recorder
         self.name = name
         self.parent_context = parent_context
@@ -61,7 +62,7 @@ class OpenSpan:
         """The span's own context; a late span starts when it is asked for it."""
         return self.span.get_span_context()
 
-    def begin(self) -> trace.Span:
+    def make(self) -> trace.Span:
         """Start the real span with all that is known by now."""
         return self._recorder.begin(self)
 
@@ -110,7 +111,7 @@ class Spans(Sources):
             opened.attributes = attributes
         opened.links, opened.kind, opened.group = links, kind, group
         # Only where the decision is certain may the start wait: else facts would be computed for a span that the sampler drops.
-        span = LateSpan(opened.begin) if late and forecast else opened.begin()
+        span = LateSpan(opened) if late and forecast else opened.start()
         if not isinstance(span, LateSpan) and not span.is_recording():
             return None
         opened.span = span
@@ -153,9 +154,7 @@ class Spans(Sources):
         """End the span of ``opened``: attributes in one call, then events, then the error."""
         if attributes:
             opened.attributes.update(attributes)
-        span = opened.span
-        if isinstance(span, LateSpan):
-            span = span.start()
+        span = opened.start()
         if opened.attributes:
             span.set_attributes(opened.attributes)
         for event in events:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from opentelemetry import context, trace
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from torch import nn
 
@@ -42,18 +43,38 @@ def test_a_component_a_users_span_and_what_the_user_sets(seen: Traced) -> None:
 
 
 def test_untouched_the_real_span_is_made_after_the_forward(seen: Traced) -> None:
-    current: list[trace.Span] = []
+    started: list[str] = []
+
+    class Starts(SpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            started.append(span.name)
+
+    seen.provider.add_span_processor(Starts())
 
     class Net(nn.Module):
         def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            current.append(trace.get_current_span())
-            assert isinstance(current[0], LateSpan)
-            assert current[0].real is None
+            assert isinstance(trace.get_current_span(), LateSpan)
+            assert not started
             return torch.zeros(1, 3)
 
     trace_lstm(Net(), name="it")(IDS)
-    assert current[0].real is None
+    assert started == ["lstm it"]
     assert seen.named("lstm it").end_time >= seen.named("lstm it").start_time
+
+
+def test_what_was_set_on_the_current_span_can_be_read_there(seen: Traced) -> None:
+    read: list[Any] = []
+
+    class Net(nn.Module):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            span: Any = trace.get_current_span()
+            span.set_attribute("user.note", "seen")
+            read.extend((span.name, span.attributes["user.note"], span.parent, span.end_time))
+            return torch.zeros(1, 3)
+
+    with seen.provider.get_tracer("app").start_as_current_span("request") as request:
+        trace_lstm(Net(), name="it")(IDS)
+    assert read == ["lstm it", "seen", request.get_span_context(), None]
 
 
 def test_what_was_started_inside_and_goes_on_after_it_still_hangs_below(seen: Traced) -> None:

@@ -210,7 +210,7 @@ class BatchCall(Call):
         link: tuple[Link, ...] = ()
         if self.sampled and (error is not None or not self.is_event()):
             recorder.finish_batch(self, component, size, compute, said, facts, error, end)
-            link = (Link(self.get_span_context(), {c.LINK_KIND: "batch"}),)
+            link = (Link(self.span_context, {c.LINK_KIND: "batch"}),)
             for first in range(LINKS_A_SPAN, len(self.sampled), LINKS_A_SPAN):
                 more = _links(self.scope, self.sampled[first : first + LINKS_A_SPAN])
                 recorder.continue_batch(self, component, size, more, end)

@@ -18,6 +18,7 @@ from lstm_trace.instrument.lstm.tree import kind_of
 from lstm_trace.instrument.lstm.watch import FRESH
 from lstm_trace.recorder import Event, Recorder, ambient
 from lstm_trace.recorder.calls import WATCH_KEY, ComponentCall, finish_single
+from lstm_trace.recorder.late import LateSpan
 from lstm_trace.upstream import context_facts
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def live_calls() -> int:
 
 
 class Call(ComponentCall):
-    """A traced call: stands for its span while the user's code runs, and collects what the layers inside are given."""
+    """A traced call: what its span needs, and what the layers inside are given while the user's code runs."""
 
     __slots__ = ("args", "as_event", "known", "kwargs", "layers", "token", "traced")
 
@@ -80,7 +81,7 @@ class Call(ComponentCall):
         inside = Context(self.parent_context)
         _set(inside, WATCH_KEY, self)  # a Context refuses to be changed, but this one nobody has seen
         if not as_event:  # an event has no span of its own: the current one stays
-            _set(inside, ambient.SPAN_KEY, self)
+            _set(inside, ambient.SPAN_KEY, LateSpan(self))
         self.token = ambient.enter(inside)
 
     def is_event(self) -> bool:
@@ -160,7 +161,7 @@ class Call(ComponentCall):
     def handed_over(self) -> None:
         """Say in the caller's own context which trace this was: the finisher, which ends the span, runs in another."""
         if self.parent.is_remote or not self.parent.is_valid:
-            upstream.last_outermost.set(self.get_span_context())
+            upstream.last_outermost.set(self.span_context)
 
     @property
     def trace_id(self) -> int:
