@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from torch import nn
 from lstm_trace import Prediction, trace_lstm
 from lstm_trace.guard import shield
 from lstm_trace.instrument.lstm import device, large, prediction
+from lstm_trace.instrument.lstm.options import Options
 from tests.lstm.models import Intent, Wrapped
 from tests.tracing import Traced
 
@@ -667,3 +669,55 @@ def test_a_callable_that_fails_costs_the_span_nothing_else(seen: Traced, monkeyp
         trace_lstm(Intent(), name="it", **{option: said})(torch.ones(1, 4, dtype=torch.long))
     assert [span.attributes["lstm.sequence.length"] for span in seen.spans] == [4, 4]
     assert all(0.0 < span.attributes["lstm.prediction.confidence"] <= 1.0 for span in seen.spans)
+
+
+class _Auto(enum.Enum):
+    REFUND = enum.auto()
+    STATUS = enum.auto()
+
+
+class _Turned(enum.IntEnum):
+    REFUND = 1
+    STATUS = 0
+
+
+class _FromOne(enum.IntEnum):
+    REFUND = 1
+    STATUS = 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "label", "lines"),
+    [
+        (["REFUND", "STATUS"], "STATUS", 0),
+        (np.array(["REFUND", "STATUS"]), "STATUS", 0),
+        (_Auto, "STATUS", 0),
+        (_Turned, "REFUND", 0),
+        (_FromOne, "REFUND", 1),
+        ({1: "STATUS", 2: "OTHER"}, "STATUS", 1),
+    ],
+)
+def test_names_of_classes(seen: Traced, caplog: pytest.LogCaptureFixture, labels: Any, label: str, lines: int) -> None:
+    component = trace_lstm(lambda x: [[0.0, 1.0]], name="it", labels=labels)
+    for _ in range(2):
+        component(torch.zeros(1, 4, 2))
+    assert seen.spans[-1].attributes["lstm.prediction.label"] == label
+    assert len(caplog.records) == lines, "a class that is counted from 1 is said once"
+
+
+def test_numbers_of_numpys_are_accepted_where_a_component_is_decorated() -> None:
+    options = Options(temperature=np.float32(2.0), padding_idx=np.int64(3))
+    assert (options.temperature, type(options.temperature)) == (2.0, float)
+    assert (options.padding_idx, type(options.padding_idx)) == (3, int)
+
+
+def test_an_output_that_refuses_to_be_looked_at_costs_the_prediction_alone(seen: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refuses:
+        @property
+        def logits(self) -> Any:
+            raise RuntimeError
+
+    monkeypatch.setattr(shield, "strict", False)
+    output = Refuses()
+    assert trace_lstm(lambda x: output, name="it")(torch.zeros(1, 4, 2)) is output
+    assert seen.spans[-1].attributes["lstm.sequence.length"] == 4

@@ -279,13 +279,17 @@ class Traced:
     def check_labels(self, classes: int) -> None:
         """Warn once where the labels do not name as many classes as were returned."""
         names = self.options.names
-        if names is not None and max(2, classes) != len(names) and not (classes == 1 and self.options.output == "multilabel"):
+        if names is None or (classes == 1 and self.options.output == "multilabel"):
+            return
+        if max(2, classes) != len(names):
             self.warn(
                 "labels",
                 "labels name %d classes, the component returned %d: an index without a name stands alone",
                 len(names),
                 max(2, classes),
             )
+        elif max(names) >= len(names):
+            self.warn("labels", "labels name class %d, the component returned %d, counted from 0", max(names), max(2, classes))
 
     def _said_to_be_hidden(self) -> None:
         self.warn("hidden", "what it returned is taken for hidden states: no prediction is recorded; where these are logits, say labels=")

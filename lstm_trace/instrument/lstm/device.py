@@ -41,7 +41,12 @@ on_cpu_too = False
 
 def defer(call: Handing, output: Any) -> bool:
     """Hand a call over to the finisher; False where nothing that has to be read is on an accelerator."""
-    if not (on_cpu_too or handing.is_elsewhere(call, output)):
+    try:
+        is_elsewhere = on_cpu_too or handing.is_elsewhere(call, output)
+    except Exception as error:  # noqa: BLE001  an output that refuses to be looked at costs the prediction, not the span
+        shield.caught(error)
+        return False
+    if not is_elsewhere:
         return False
     read: Said | None = None
     copies: Copies | None = None

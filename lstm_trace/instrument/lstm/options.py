@@ -6,6 +6,7 @@ import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Final
 
 OUTPUTS: Final = ("logits", "log_probs", "probs", "multilabel", "tagging", "ctc", "regression", "none")
@@ -56,26 +57,33 @@ class Options:
                 raise TypeError(f"{field}={value!r}: accepted are the name of an argument, or a callable (args, kwargs) -> value")
         if self.prediction is not None and not callable(self.prediction):
             raise TypeError(f"prediction={self.prediction!r}: accepted is a callable output -> Prediction or list of Prediction")
-        if self.padding_idx is not None and (isinstance(self.padding_idx, bool) or not isinstance(self.padding_idx, int)):
-            raise TypeError(f"padding_idx={self.padding_idx!r}: accepted is a whole number")
+        if self.padding_idx is not None:
+            if isinstance(self.padding_idx, bool) or not isinstance(self.padding_idx, Integral):
+                raise TypeError(f"padding_idx={self.padding_idx!r}: accepted is a whole number")
+            object.__setattr__(self, "padding_idx", int(self.padding_idx))
         temperature = self.temperature
-        if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
+        if isinstance(temperature, bool) or not isinstance(temperature, Real):
             raise TypeError(f"temperature={temperature!r}: accepted is a number above 0")
         if not (math.isfinite(temperature) and temperature > 0):
             raise ValueError(f"temperature={temperature!r}: accepted is a number above 0")
+        object.__setattr__(self, "temperature", float(temperature))
         if self.labels is not None:
             object.__setattr__(self, "names", _names(self.labels))
 
 
 def _names(labels: Any) -> Mapping[int, str]:
     if isinstance(labels, type) and issubclass(labels, enum.Enum):
-        # An IntEnum says which class it stands for; any other names the classes in order.
-        if all(isinstance(each.value, int) for each in labels):
-            return {each.value: each.name for each in labels}
+        # An IntEnum says which class it stands for, and so do values that count from 0; any other names the classes in order, as one does
+        # whose values are auto(), which counts from 1.
+        values = [each.value for each in labels]
+        if issubclass(labels, int) or (all(type(each) is int for each in values) and sorted(values) == list(range(len(values)))):
+            return {int(each.value): each.name for each in labels}
         return {index: each.name for index, each in enumerate(labels)}
+    if hasattr(labels, "tolist"):
+        labels = labels.tolist()  # an array, as an encoder's classes_
     if isinstance(labels, str) or not isinstance(labels, (Mapping, Sequence)):
         raise TypeError(f"labels={labels!r}: accepted are a list of names, a mapping from index to name, or an Enum")
-    if not labels:
+    if not len(labels):
         raise ValueError(f"labels={labels!r}: accepted is at least one name")
     if isinstance(labels, Mapping):
         if not all(isinstance(index, int) for index in labels):
