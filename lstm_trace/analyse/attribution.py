@@ -11,6 +11,7 @@ import numpy as np
 
 from lstm_trace.analyse import shapley
 from lstm_trace.analyse.contrasts import ALL, Contrast, Drawn, contrasts, rates
+from lstm_trace.analyse.discoveries import adjusted
 from lstm_trace.analyse.labelled import Labelled
 from lstm_trace.analyse.sessions import AT_ONCE, design_effect
 from lstm_trace.analyse.shapley import Floats
@@ -203,18 +204,18 @@ def _places(cells: Labelled, shares: Floats, tests: Sequence[Contrast]) -> tuple
         best = _place(own)
         if best.part is not None:
             cut = cells.slices[best.part].of.cut
-            for part, q in [(test.part, test.adjusted) for test in own if test.part is not None]:
-                apart = cells.slices[part].of.cut is cut and cut.bounds is None
-                if part == best.part or (apart and q < beside):
-                    found.append((name, cells.slices[part].of.name, *rates(cells.slices[part].cells, depth)))
+            like = [(test, one.cells) for test in own if test.part is not None for one in (cells.slices[test.part],) if one.of.cut is cut]
+            for (test, inside_it), q in zip(like, adjusted([test.rose.p_value for test, _ in like]), strict=True):
+                if test is best or (q < beside and cut.bounds is None):
+                    found.append((name, test.cohort, *rates(inside_it, depth)))
             continue
         if best.cohort == ALL and best.significant:
             found.append((name, ALL, *rates(cells, depth)))
             continue
         largest = int(by_cohort[depth].argmax())
         singles = [test for test in own if test.strata is not None and test.q_value is not None]
-        for k, test in enumerate(singles):
-            if k == largest or (test.adjusted < beside and by_cohort[depth, k] > 0):
+        for k, (test, q) in enumerate(zip(singles, adjusted([test.rose.p_value for test in singles]), strict=True)):
+            if k == largest or (q < beside and by_cohort[depth, k] > 0):
                 found.append((name, cohorts[k], *rates(cells, depth, test.strata)))
     traffic = [inside @ side.reshape(side.shape[0], -1).sum(axis=1) / side.sum() for side in cells.weighted()]
     grown = [k for k in range(len(cohorts)) if traffic[1][k] > traffic[0][k] and by_cohort[0, k] > 0]

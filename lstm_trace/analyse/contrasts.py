@@ -83,7 +83,8 @@ def contrasts(cells: Labelled, drawn: Drawn, closely: Callable[[int], tuple[Labe
             for cohort, strata in ((ALL, everywhere), (f">{PRIMARY_LENGTH}", long))
             for rose in (clean_rise(cells, depth, strata, drawn),)
         ]
-        outdone = max((test.rose.above for test in stated if test.significant), default=-np.inf)
+        plain = replace(cells, sessions=None)
+        outdone = max((clean_rise(plain, depth, test.strata).above for test in stated if test.significant), default=-np.inf)
         looks: list[Contrast] = []
         for cohort in dict.fromkeys(cells.strata):
             strata = np.array([of == cohort for of in cells.strata])

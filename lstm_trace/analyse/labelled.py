@@ -16,7 +16,7 @@ from lstm_trace.analyse.completing import Observed
 from lstm_trace.analyse.dimensions import UNKNOWN
 from lstm_trace.analyse.facets import MOST, Facets, divisible, facets_of
 from lstm_trace.analyse.judging import FEW, MECHANISMS, common_versions, of_all, outcome_in, seen_in, selection, short, used_in
-from lstm_trace.analyse.placing import placed
+from lstm_trace.analyse.placing import placed, vary
 from lstm_trace.analyse.sessions import FEWEST as FEWEST_SESSIONS
 from lstm_trace.analyse.sessions import Sessions, sessions_of
 from lstm_trace.analyse.shapley import Floats
@@ -174,6 +174,8 @@ class _Read:
     def rows(self, cut: Cut) -> list[dict[str, Any]]:
         # Right labels of those only that were drawn by the outcome say nothing; a place in a session is looked at where traces share one.
         if (cut.column == "expected" and "classifier" in self.selected) or (cut.column == "position" and self.whole.sessions is None):
+            return []
+        if cut.column == "step" and not vary(self.store):
             return []
         table = placed(self.store, self.whole.wide, cut.column)
         keys = dict.fromkeys(("release", "cohort", *self.facets.facts, cut.column, *self.whole.mechanisms, "failed", "weight"))
