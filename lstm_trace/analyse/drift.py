@@ -104,13 +104,13 @@ def drift(
     names = (baseline, candidate)
     alike = {**_alike(calls), **session_effects(judged, {"calibration": judged.failed}, {})}
     tables = [_binned(name, calls, names) for name in ("confidence", "sequence_length", "label_mix", "latency", "state_foreign")]
-    curves, cohorts = _curves(judged, names)
+    curves, said, cohorts = _curves(judged, names)
     compared = [(binned, cohort, before, after) for binned, rows in tables for cohort, before, after in _pairs(binned.counts, rows)]
     rated = list(_pairs(curves, cohorts))
     share = FALSE_ALARMS / max(len(compared) + len(rated), 1)
     random = np.random.default_rng(seed)
     signals = [_signal(binned, cohort, before, after, alike, share, random) for binned, cohort, before, after in compared]
-    signals += [_calibration(cohort, before, after, alike, share, random) for cohort, before, after in rated]
+    signals += [_calibration(cohort, before, after, said[cohort], alike, share, random) for cohort, before, after in rated]
     order = list(MATERIAL)
     signals.sort(key=lambda row: (order.index(row.signal), row.cohort != ALL, cohort_rank(row.cohort)))
     return Drift(baseline, candidate, tuple(signals), _estimate(tables[0][0], curves, signals))
@@ -158,16 +158,20 @@ def _counts(rows: Sequence[Mapping[str, Any]], names: tuple[str, str], least: Se
     return counts, cohorts, known
 
 
-def _curves(judged: Any, names: tuple[str, str]) -> tuple[Floats, list[str]]:
-    """Reliability counts (2, cohorts, tenths of confidence, wrong or right)."""
+def _curves(judged: Any, names: tuple[str, str]) -> tuple[Floats, dict[str, Floats], list[str]]:
+    """Reliability counts (2, cohorts, tenths of confidence, wrong or right), and a cohort's sums of confidence (2, tenths)."""
     judged = judged.mutate(tenth=(judged.confidence * BINS).floor().cast("int64").clip(upper=BINS - 1))
-    table = judged.group_by("release", "cohort", "tenth", "failed").aggregate(n=judged.count())
+    table = judged.group_by("release", "cohort", "tenth", "failed").aggregate(n=judged.count(), confidence=judged.confidence.sum())
     rows = fetched(table)
     cohorts = sorted({row["cohort"] for row in rows}, key=cohort_rank)
     counts = np.zeros((2, len(cohorts), BINS, 2))
+    said = {cohort: np.zeros((2, BINS)) for cohort in (ALL, *cohorts)}
     for row in rows:
-        counts[names.index(row["release"]), cohorts.index(row["cohort"]), row["tenth"], 1 - row["failed"]] += row["n"]
-    return counts, cohorts
+        side = names.index(row["release"])
+        counts[side, cohorts.index(row["cohort"]), row["tenth"], 1 - row["failed"]] += row["n"]
+        for cohort in (ALL, row["cohort"]):
+            said[cohort][side, row["tenth"]] += row["confidence"]
+    return counts, said, cohorts
 
 
 def _pairs(counts: Floats, cohorts: Sequence[str]) -> list[tuple[str, Floats, Floats]]:
@@ -207,20 +211,19 @@ def _own(binned: _Binned, counts: Floats) -> float | None:
     return float((counts * binned.values).sum() / counts.sum())
 
 
-def _calibration(cohort: str, before: Floats, after: Floats, alike: Effects, share: float, random: np.random.Generator) -> Signal:
+def _calibration(
+    cohort: str, before: Floats, after: Floats, said: Floats, alike: Effects, share: float, random: np.random.Generator
+) -> Signal:
     effect = float(curve_shift(before, after))
     fewer = 1.0 / alike.get(("calibration", cohort), 1.0)
     threshold = max(MATERIAL["calibration"], null_curve_shift(before * fewer, after * fewer, share, random))
     n = (int(before.sum()), int(after.sum()))
-    return Signal("calibration", cohort, n, effect, threshold, effect > threshold, _error(before), _error(after))
+    return Signal("calibration", cohort, n, effect, threshold, effect > threshold, _error(before, said[0]), _error(after, said[1]))
 
 
-def _error(curve: Floats) -> float:
-    """Expected calibration error of counts (bins, 2), each bin's confidence taken at its middle."""
-    n = curve.sum(axis=-1)
-    right = np.divide(curve[:, 1], n, out=np.zeros_like(n), where=n > 0)
-    middle = (np.arange(BINS) + 0.5) / BINS
-    return float((n * np.abs(right - middle)).sum() / n.sum())
+def _error(curve: Floats, said: Floats) -> float:
+    """Expected calibration error of counts (bins, 2) whose confidences sum to ``said`` (bins,), as ``calibration.calibration_error``."""
+    return float(np.abs(curve[:, 1] - said).sum() / curve.sum())
 
 
 def _estimate(confidence: _Binned, curves: Floats, signals: Sequence[Signal]) -> Estimate:

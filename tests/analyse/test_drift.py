@@ -9,6 +9,7 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
+from lstm_trace.analyse.calibration import calibration_error, reliability
 from lstm_trace.analyse.divergence import jensen_shannon, null_threshold, wasserstein
 from lstm_trace.analyse.drift import drift
 from lstm_trace.analyse.sequential import capital, evidence
@@ -51,6 +52,22 @@ def test_nothing_is_flagged_without_a_change_and_the_estimate_says_what_it_assum
     }  # fmt: skip
     assert "equal confidence" in found.estimate.assumption
     assert found.estimate.candidate == pytest.approx(0.966, abs=0.03)
+
+
+def test_the_calibration_error_of_a_side_is_that_of_its_reliability_curve_and_of_a_count_by_hand():
+    with store_with(World(), BUG) as store:
+        found = drift(store, "v1", "v2")
+        curve = reliability(store, "ground_truth_match")
+        spans = {row["span_id"]: row for row in store.spans.to_pyarrow().to_pylist() if row["component"]}
+        judged = [row for row in store.evaluations.to_pyarrow().to_pylist() if row["evaluation_name"] == "ground_truth_match"]
+    row = next(row for row in found.signals if (row.signal, row.cohort) == ("calibration", "all"))
+    for release, told in (("v1", row.baseline), ("v2", row.candidate)):
+        of_release = [(spans[one["target_span_id"]]["confidence"], one["label"] == "pass") for one in judged if one["release"] == release]
+        tenths = np.minimum([int(confidence * 10) for confidence, _ in of_release], 9)
+        gap = np.array([right - confidence for confidence, right in of_release])
+        by_hand = sum(abs(gap[tenths == tenth].sum()) for tenth in range(10)) / len(of_release)
+        assert told == pytest.approx(by_hand, rel=1e-9)
+        assert told == pytest.approx(calibration_error([one for one in curve if one.release == release]), rel=1e-9)
 
 
 def test_a_moved_calibration_withholds_the_estimate():
