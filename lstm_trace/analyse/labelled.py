@@ -131,12 +131,15 @@ class Counted(Protocol):
 
     def rows(self, cut: Cut) -> Sequence[Mapping[str, Any]]:
         """Rows as ``Cells`` takes them, with the fact of a cut; none where it may not be asked."""
+        ...
 
     def traces(self, part: Slice) -> Any:
         """The traces of a slice: that much of ``Labelled.wide``."""
+        ...
 
     def sessions(self, part: Slice, axes: Cells) -> tuple[Sessions, Sessions] | None:
         """Its sessions, of the cells that ``axes`` makes."""
+        ...
 
 
 def sliced(whole: Labelled, names: tuple[str, str], counted: Counted) -> tuple[Sliced, ...]:
