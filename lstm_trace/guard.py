@@ -60,7 +60,7 @@ class Shield:
             self._seen.add(place)
         if not known:
             # Only the type and the place: an exception's text may hold the user's content.
-            _log.error("lstm-trace went on without what failed here, and so did your call: %s at %s:%d (logged once)", type(error).__name__, *place)
+            _log.error("lstm-trace went on without what failed: %s at %s:%d (logged once)", type(error).__name__, *place)
 
 
 shield = Shield()

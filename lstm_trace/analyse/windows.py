@@ -170,30 +170,33 @@ def _spent(store: Store, calls: Any) -> Any:
     """
     import ibis
 
-    spans = store.spans.select("trace_id", "span_id", "parent_span_id", "span_kind", "model", "input_tokens", "output_tokens")
-    spans = spans.semi_join(calls, "trace_id")
-    level = calls.select("trace_id", top="span_id", span_id="span_id", told=ibis.literal(value=False))
-    counted = {"input_tokens": "int64", "output_tokens": "int64"}
-    found: list[Any] = []
-    for depth in range(DEEPEST + 1):
-        here = level.inner_join(spans, ["trace_id", "span_id"])
-        spent = here.input_tokens.notnull() | here.output_tokens.notnull()
-        is_call = (here.span_kind == "LLM").fill_null(False)
-        found.append(
-            here.filter(is_call | spent).select(
-                "trace_id",
-                "top",
-                named=here.model,
-                is_call=is_call.cast("int64"),
-                **{name: here.told.ifelse(ibis.null(kind), here[name]) for name, kind in counted.items()},
-                model=(here.told | ~spent).ifelse(ibis.null("string"), here.model),
-            )
+    # Up from each model call, one join a level: down from the component a level would stand in the query once for each that is below it.
+    spans = store.spans.semi_join(calls, "trace_id")
+    spent = spans.input_tokens.notnull() | spans.output_tokens.notnull()
+    is_call = (spans.span_kind == "LLM").fill_null(False)
+    rows: Any = spans.filter(is_call | spent).select(
+        "trace_id", "model", "input_tokens", "output_tokens", is_call=is_call, spent=spent, at0="span_id", above0="parent_span_id"
+    )
+    for depth in range(1, DEEPEST + 1):
+        above = spans.select(
+            **{f"trace{depth}": "trace_id", f"at{depth}": "span_id", f"above{depth}": "parent_span_id", f"spent{depth}": spent}
         )
-        if depth < DEEPEST:
-            below = spans.select("trace_id", child="span_id", span_id="parent_span_id")
-            above = here.select("trace_id", "top", "span_id", told=here.told | spent)
-            level = above.inner_join(below, ["trace_id", "span_id"]).select("trace_id", "top", "told", span_id="child")
-    rows: Any = ibis.union(*found)
+        rows = rows.left_join(above, [rows.trace_id == above[f"trace{depth}"], rows[f"above{depth - 1}"] == above[f"at{depth}"]])
+    told: Any = ibis.literal(value=False)
+    places = [ibis.struct({"top": rows.at0, "told": told})]
+    for depth in range(1, DEEPEST + 1):
+        told = told | rows[f"spent{depth}"].fill_null(False)
+        places.append(ibis.struct({"top": rows[f"at{depth}"], "told": told}))
+    rows = rows.select("trace_id", "model", "input_tokens", "output_tokens", "is_call", "spent", place=ibis.array(places).unnest())
+    rows = rows.mutate(top=rows.place["top"], told=rows.place["told"])
+    rows = rows.filter(rows.top.notnull()).select(
+        "trace_id",
+        "top",
+        named=rows.model,
+        is_call=rows.is_call.cast("int64"),
+        model=(rows.told | ~rows.spent).ifelse(ibis.null("string"), rows.model),
+        **{name: rows.told.ifelse(ibis.null("int64"), rows[name]) for name in ("input_tokens", "output_tokens")},
+    )
     return rows.group_by("trace_id", span_id="top").aggregate(
         **{f"{end}_{name}": getattr(rows[name], end)() for name in ("model", "named") for end in ("min", "max")},
         model_calls=rows.is_call.sum(),

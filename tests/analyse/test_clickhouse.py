@@ -18,7 +18,7 @@ from lstm_trace.analyse.values import fetched, quantile
 from lstm_trace.analyse.watch import watch
 from lstm_trace.errors import BadInput
 from lstm_trace.store import open_store
-from tests.store.otlp import request, span, write
+from tests.store.otlp import START, request, span, write
 
 pytest.importorskip("chdb.session")
 pytest.importorskip("clickhouse_connect")
@@ -90,6 +90,45 @@ def test_diagnose_drift_and_watch(both):
 def test_one_trace(both):
     trace_id = "1".zfill(32)
     assert read_trace(both[1], trace_id).as_dict() == rounded(read_trace(both[0], trace_id).as_dict())
+
+
+def contenders():
+    """40 windows that an LSTM and an LLM both saw, the LLM two levels above its model call; some say nothing of tokens or of the window."""
+    for index in range(40):
+        number, window = 10 * index, {"app.window": f"w{index % 39}", "session.id": f"s{index // 4}"} if index % 13 else {}
+        where = {"traceId": f"{index + 1:032x}"}
+        seen = {"lstm.release": "v1", "lstm.sequence.length": index % 20 + 1, **window}
+        fails = {name: "fail" if index % of == 0 else "pass" for name, of in (("intent", 5), ("llm", 7))}
+
+        def judged(name, number, where=where, fails=fails):
+            said = {"gen_ai.evaluation.name": "ground_truth_match", "gen_ai.evaluation.score.label": fails[name]}
+            target = {"lstm.evaluation.target.trace_id": where["traceId"], "lstm.evaluation.target.span_id": f"{number:016x}"}
+            return span(number + 10**6, {"openinference.span.kind": "EVALUATOR", **said, **target}, **where)
+
+        tokens = {"gen_ai.usage.input_tokens": 100 + index, "gen_ai.usage.output_tokens": 7} if index % 8 else {}
+        model = {"openinference.span.kind": "LLM", "gen_ai.request.model": "small", **tokens}
+        ends = {"endTimeUnixNano": str(START + number + 10**6 * (index + 1))}
+        yield request(
+            span(number + 1, {"openinference.span.kind": "CHAIN"}, **where),
+            span(number + 2, {"lstm.component.name": "intent", **seen}, parentSpanId=f"{number + 1:016x}", **where, **ends),
+            span(number + 3, {"lstm.component.name": "llm", **seen}, parentSpanId=f"{number + 1:016x}", **where),
+            span(number + 4, {"openinference.span.kind": "CHAIN"}, parentSpanId=f"{number + 3:016x}", **where),
+            span(number + 5, model, parentSpanId=f"{number + 4:016x}", **where),
+            judged("intent", number + 2),
+            judged("llm", number + 3),
+        )
+
+
+@pytest.mark.parametrize("key", [None, "app.window"])
+def test_a_comparison(server, tmp_path, key):
+    requests = list(contenders())
+    table = f"compared_{'key' if key else 'place'}"
+    with open_store(write(tmp_path / "c.jsonl", *requests)) as here, open_store(insert(server, table, requests)) as there:
+        found = [compare(store, "intent", "llm", key=key, prices={"small": (1.0, 4.0)}).as_dict() for store in (here, there)]
+    assert found[1] == rounded(found[0])
+    assert found[0]["windows"] == (36 if key else 40)
+    assert found[0]["primary"]["failed"]
+    assert found[0]["candidate"]["cost_per_1000"]
 
 
 def test_a_comparison_is_refused_alike(both):
