@@ -21,6 +21,8 @@ MIN_EFFECT_PP: Final = 0.3
 DETECTABLE_PP: Final = 4.0
 """Without a finding, `none` needs labels enough to have seen a change of this size (14 % to 18 %: some 1300 traces a release), and an
 interval of the change that excludes it. At 6, `none` was said of 14 % of simulated incidents at 600 traces and of 10 % at 1000."""
+DRAWABLE: Final = 10
+"""Traces a release below which a bootstrap draws the same few again and again: of one trace its interval has no width."""
 FEWEST: Final = 100
 """Traces of a release below which nothing found is never `none`."""
 INTERVAL_SE: Final = 1.96
@@ -204,7 +206,9 @@ def _verdict(cells: Labelled, found: Attribution, flagged: tuple[str, ...]) -> t
     detectable = POWER_SE * found.change_se_pp
     if min(cells.n) == 0:
         return ("insufficient_evidence",), [*notes, f"few labels: {cells.n[0]} traces of the baseline, {cells.n[1]} of the candidate"]
-    if detectable > DETECTABLE_PP:
+    if min(cells.n) < DRAWABLE:
+        notes.append(f"few labels: {cells.n[0]} and {cells.n[1]} traces; a bootstrap of so few gives intervals that are too narrow")
+    elif detectable > DETECTABLE_PP:
         notes.append(
             f"few labels: with {cells.n[0]} and {cells.n[1]} traces a change of the fail rate below {detectable:.1f} pp would go unseen"
         )

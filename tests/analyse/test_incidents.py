@@ -168,3 +168,9 @@ def test_with_few_labels_an_incident_is_not_called_none():
 def test_what_got_better_for_certain_is_none_with_few_labels_too():
     better = Incident("better", FINE, {"none"}, before=replace(FINE, classifier=(0.2,) * 5, generation=(0.12, 0.8)), n=(600, 600))
     assert right(better, 6) == 1.0
+
+
+def test_of_one_trace_a_side_the_notes_say_what_the_intervals_are_worth():
+    found = verdict_of(replace(INCIDENTS[0], n=(1, 1)), 0)
+    assert found.verdict == ("insufficient_evidence",)
+    assert any(note.startswith("few labels: 1 and 1 traces") for note in found.notes)
