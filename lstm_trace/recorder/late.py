@@ -7,6 +7,7 @@ find a current span to hang below: the stand-in is that span, and starts the rea
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,16 +16,16 @@ from opentelemetry.trace import SpanContext, Status, StatusCode
 from opentelemetry.util import types
 
 
-class Late:
+class Late(ABC):
     """What a span is made of that starts at the first touch, once, from whichever thread touches first. ``real`` is None until then."""
 
     __slots__ = ("real",)
 
     real: trace.Span | None
 
+    @abstractmethod
     def make(self) -> trace.Span:
         """Make the real span; asked for once."""
-        raise NotImplementedError
 
     def start(self) -> trace.Span:
         """Return the real span, started now if it was not."""
